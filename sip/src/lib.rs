@@ -1,0 +1,1 @@
+//! See `client/docs/architecture.md`.

@@ -1,0 +1,3 @@
+//! The `icephone` program.
+
+fn main() {}
