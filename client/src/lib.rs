@@ -1,1 +1,12 @@
-//! See `client/docs/architecture.md`.
+//! The engine of icephone: everything but the screen.
+//!
+//! ```text
+//!   Command ──▶ core (sans-IO) ──▶ Event          api   what a user interface may import
+//!                 ▲        │                       core  call control: sip + ice + media joined
+//!            Input│        │Output                 driver  tokio: sockets, TLS, DNS, clock, sound card
+//!                 └ driver ┘                       lab   the embedded edge, sans-IO as well
+//! ```
+//!
+//! Read `api` first, then `core/mod.rs`, then `driver/account_loop.rs`.
+
+pub mod api;
