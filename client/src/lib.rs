@@ -10,3 +10,4 @@
 //! Read `api` first, then `core/mod.rs`, then `driver/account_loop.rs`.
 
 pub mod api;
+pub mod core;

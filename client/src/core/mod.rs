@@ -1,0 +1,21 @@
+//! Call control: where `sip` (what we agree on), `ice` (where it flows) and `media` (what flows) are joined.
+//!
+//! ```text
+//!   Command ─▶ Account ── sip::Endpoint ── registration, provisioning, relay credentials
+//!                 └─ Call ── dialog, negotiation, phase
+//!                      └─ Flow ── ice::Agent + media::Session
+//! ```
+//!
+//! Sans-IO like the crates below it: [`Core::handle_input`] takes what happened with the time at which it happened, then
+//! [`Core::poll_output`] is drained until it answers [`Output::Timeout`]. Read `io.rs` first, then `facade.rs`, `account.rs`,
+//! `call.rs`.
+
+mod facade;
+mod io;
+pub mod provision;
+
+pub use facade::{Core, CoreConfig};
+pub use io::{
+    Answer, FRAME_SAMPLES, Frame, Input, NaptrRecord, Output, RecordKind, ResolveId, SocketId, SrvRecord, StreamError,
+    StreamId, TlsRequest,
+};
