@@ -1,1 +1,4 @@
-//! See `client/docs/architecture.md`.
+//! The laboratory of the workspace: what the tests in `tests/tests` need that is more than one crate.
+//!
+//! * [`sim`]: a network in virtual time, on which the same engine runs that the product runs on sockets.
+pub mod sim;
