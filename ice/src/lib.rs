@@ -1,1 +1,24 @@
-//! See `client/docs/architecture.md`.
+//! ICE (RFC 8445), STUN (RFC 8489) and TURN (RFC 8656) as sans-IO state machines.
+
+mod agent;
+mod candidate;
+mod check;
+mod config;
+mod description;
+mod event;
+mod path;
+mod policy;
+mod report;
+
+pub use agent::{Agent, NoSuchPeer};
+pub use candidate::{Candidate, CandidateError, CandidateTransport, CandidateType, Component, TcpType};
+pub use check::CheckFailure;
+pub use config::{Config, RelayCredentials, Secret, Server, ServerId, ServerTransport};
+pub use description::{LocalDescription, NominatedPair, PairsVerdict, RemoteDescription, Role};
+pub use event::{
+    Event, Input, Output, Path, PathCause, PathClass, PeerId, ServerCause, ServerFailure, ServerOutcome, SocketId,
+    StreamId,
+};
+pub use path::NotReady;
+pub use policy::{Dialect, Moves, Policy, PolicyError, Settle};
+pub use report::{IceReport, PairReport, PairView, PeerReport, ServerReport};

@@ -1,0 +1,113 @@
+//! Candidates, servers and pairs as tables with causes: what a screen, a log and a failed call's explanation show.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::candidate::{Candidate, Component};
+use crate::check::CheckFailure;
+use crate::config::ServerTransport;
+use crate::event::{PathClass, PeerId};
+
+/// The state of an agent as plain values.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IceReport {
+    pub local: Vec<Candidate>,
+    pub servers: Vec<ServerReport>,
+    pub peers: Vec<PeerReport>,
+    /// From `gather` to `Gathered`.
+    pub gathering: Option<Duration>,
+}
+
+/// What became of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerReport {
+    pub name: String,
+    pub addr: SocketAddr,
+    pub transport: ServerTransport,
+    /// `relay 203.0.113.10:49800`, `reflexive 203.0.113.7:50002`, or the cause of failure, for people.
+    pub outcome: String,
+    pub works: bool,
+    /// Until its first answer or failure.
+    pub took: Option<Duration>,
+}
+
+/// One remote description and its pairs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerReport {
+    pub peer: PeerId,
+    pub remote: Vec<Candidate>,
+    pub pairs: Vec<PairReport>,
+    /// From the start of the checks.
+    pub first_valid: Option<Duration>,
+    /// From the start of the checks.
+    pub nominated: Option<Duration>,
+}
+
+/// One pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairReport {
+    pub component: Component,
+    /// The local candidate: the one seen by the peer if the pair is valid, else the one that checks are sent from.
+    pub local: Candidate,
+    /// How we reach our relay, if the local candidate is relayed.
+    pub relay: Option<ServerTransport>,
+    pub remote: Candidate,
+    pub class: PathClass,
+    pub priority: u64,
+    pub state: PairView,
+    pub nominated: bool,
+    /// Media is sent on it.
+    pub selected: bool,
+}
+
+/// State of a pair, RFC 8445 §6.1.2.6, with its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PairView {
+    Frozen,
+    Waiting,
+    InProgress,
+    Succeeded { rtt: Duration },
+    Failed(CheckFailure),
+}
+
+impl fmt::Display for PairView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frozen => f.write_str("frozen"),
+            Self::Waiting => f.write_str("waiting"),
+            Self::InProgress => f.write_str("checking"),
+            Self::Succeeded { rtt } => write!(f, "valid, {} ms", rtt.as_millis()),
+            Self::Failed(cause) => write!(f, "failed: {cause}"),
+        }
+    }
+}
+
+impl fmt::Display for IceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for server in &self.servers {
+            writeln!(f, "server {} {} {}: {}", server.name, server.addr, server.transport, server.outcome)?;
+        }
+        for candidate in &self.local {
+            writeln!(f, "local  {candidate}")?;
+        }
+        for peer in &self.peers {
+            for candidate in &peer.remote {
+                writeln!(f, "remote {candidate}")?;
+            }
+            for pair in &peer.pairs {
+                writeln!(f, "pair   {pair}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PairReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.component, self.local.kind, self.local.addr)?;
+        write!(f, " -> {} {}: {}", self.remote.kind, self.remote.addr, self.state)?;
+        f.write_str(if self.nominated { ", nominated" } else { "" })?;
+        f.write_str(if self.selected { ", in use" } else { "" })
+    }
+}
