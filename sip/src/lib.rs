@@ -1,1 +1,24 @@
-//! See `client/docs/architecture.md`.
+//! SIP signalling as sans-IO state machines: messages, transactions, dialogs and the user agent on top.
+//!
+//! ```text
+//!   bytes ──▶ parse ──▶ message ──▶ transaction ──▶ dialog, session ──▶ events
+//!   bytes ◀── write ◀── message ◀── transaction ◀── dialog, session ◀── commands
+//! ```
+//!
+//! Read in this order: [`message`] and [`uri`] (the nouns), [`header`] (typed views of header fields, read on
+//! demand from the text that was received), [`parse`] and [`write`](mod@write) (bytes), [`digest`] (authentication),
+//! [`sdp`] and [`multipart`] (bodies), [`locate`] (where a request goes).
+//!
+//! What this crate does not do: it opens no socket, asks no DNS server and reads no clock; time, bytes and
+//! answers are arguments (`client/docs/architecture.md`).
+
+pub mod error;
+pub mod header;
+pub mod message;
+pub mod parse;
+pub mod uri;
+pub mod write;
+
+pub use error::ParseError;
+pub use message::{Message, Method, Request, Response};
+pub use uri::{Host, Scheme, Uri};
