@@ -1,5 +1,9 @@
 //! ICE (RFC 8445), STUN (RFC 8489) and TURN (RFC 8656) as sans-IO state machines.
 
+pub mod demux;
+pub mod framing;
+pub mod stun;
+
 mod agent;
 mod candidate;
 mod check;
@@ -22,3 +26,10 @@ pub use event::{
 pub use path::NotReady;
 pub use policy::{Dialect, Moves, Policy, PolicyError, Settle};
 pub use report::{IceReport, PairReport, PairView, PeerReport, ServerReport};
+
+/// A fixed instant for tests in virtual time.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; tests only add to it")]
+pub(crate) fn epoch() -> std::time::Instant {
+    std::time::Instant::now()
+}
