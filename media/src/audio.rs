@@ -1,0 +1,3 @@
+//! Where sound comes from and where it goes to.
+
+pub mod source;

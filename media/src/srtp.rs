@@ -1,0 +1,3 @@
+//! Protection of media: keys from signalling ([`sdes`]), packets in and out ([`context`]).
+
+pub mod sdes;
