@@ -12,10 +12,15 @@
 //! What this crate does not do: it opens no socket, asks no DNS server and reads no clock; time, bytes and
 //! answers are arguments (`client/docs/architecture.md`).
 
+pub mod dialog;
+pub mod endpoint;
 pub mod error;
+pub mod event;
 pub mod header;
 pub mod message;
 pub mod parse;
+pub mod transaction;
+pub mod transport;
 pub mod uri;
 pub mod write;
 
