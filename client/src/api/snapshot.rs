@@ -251,9 +251,13 @@ impl CallSnapshot {
         call
     }
 
-    fn apply(&mut self, change: &CallChange, at_ms: u64) {
+    /// Folds one change of this call in; `Ended` leaves it as the picture of a finished call.
+    pub fn apply(&mut self, change: &CallChange, at_ms: u64) {
         match change {
-            CallChange::Created { .. } | CallChange::OfferSent { .. } | CallChange::DtmfSent { .. } => {}
+            CallChange::Created { .. }
+            | CallChange::OfferSent { .. }
+            | CallChange::DtmfSent { .. }
+            | CallChange::FirstMedia { .. } => {}
             CallChange::State { state } => self.enter(*state, at_ms),
             CallChange::Gathered { candidates, servers, .. } => {
                 self.local.clone_from(candidates);
@@ -263,7 +267,7 @@ impl CallSnapshot {
             }
             CallChange::AnswerReceived { message, candidates, .. } => {
                 self.remote.clone_from(candidates);
-                self.finish(Phase::Exchange, at_ms, format!("{} candidates in {message}", candidates.len()));
+                self.finish(Phase::Exchange, at_ms, format!("{} in the {message}", candidates.len()));
                 self.start(Phase::Check, at_ms);
             }
             CallChange::NoIce { remote } => {
@@ -289,7 +293,6 @@ impl CallSnapshot {
             CallChange::TransferRequested { to } => self.warn(format!("asked to transfer to {to}")),
             CallChange::TransferProgress { status, phrase } => self.warn(format!("transfer: {status} {phrase}")),
             CallChange::Warned { warning } => self.warn(warning.to_string()),
-            CallChange::FirstMedia { .. } => {}
             CallChange::Ended { reason, stats, report, .. } => {
                 self.ended = Some(reason.clone());
                 self.stats.clone_from(stats);

@@ -141,7 +141,7 @@ pub enum RttOrigin {
 }
 
 /// Figures of one call, once a second and at its end.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct CallStats {
     pub sent_packets: u64,
@@ -167,4 +167,30 @@ pub struct CallStats {
     /// Worst delay of the engine's loop in the last second, milliseconds.
     pub loop_delay_ms: f32,
     pub codec: String,
+}
+
+/// The level of digital silence in 16 bits, dBFS.
+const SILENCE_DBFS: f32 = -96.0;
+
+impl Default for CallStats {
+    fn default() -> Self {
+        Self {
+            sent_packets: 0,
+            received_packets: 0,
+            lost_packets: 0,
+            late_packets: 0,
+            duplicate_packets: 0,
+            jitter_ms: 0.0,
+            delay_ms: 0.0,
+            loss_percent: 0.0,
+            remote_loss_percent: None,
+            rtt_ms: None,
+            rtt_origin: None,
+            level_out_dbfs: SILENCE_DBFS,
+            level_in_dbfs: SILENCE_DBFS,
+            mos: None,
+            loop_delay_ms: 0.0,
+            codec: String::new(),
+        }
+    }
 }

@@ -1,0 +1,113 @@
+//! The loop: terminal, engine and clock in, frames and commands out. Nothing is decided here.
+
+use std::io;
+use std::time::Duration;
+
+use client::api::{Command, Event, Snapshot};
+use crossterm::event::{Event as TerminalEvent, EventStream, KeyEventKind};
+use futures_util::StreamExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::model::Model;
+use crate::terminal::Screen;
+use crate::theme::Theme;
+use crate::update::{Effect, Msg, update};
+use crate::view::view;
+
+/// Clocks and meters move this often; nothing is drawn in between unless something happened.
+const TICK: Duration = Duration::from_millis(250);
+/// The engine promises to stop within 3 s; a little more and we leave all the same.
+const STOP_LIMIT: Duration = Duration::from_millis(3500);
+
+/// Runs the screen until the user quits, the process is asked to end, or the engine is gone.
+///
+/// # Errors
+///
+/// The terminal cannot be taken or written to.
+pub async fn run(commands: mpsc::Sender<Command>, mut events: mpsc::Receiver<Event>) -> io::Result<()> {
+    let mut screen = Screen::enter()?;
+    let theme = Theme::from_environment();
+    let mut model = Model::new(Snapshot::default());
+    let mut clock = EngineClock::new();
+    let mut keys = EventStream::new();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        screen.terminal.draw(|frame| view(&model, &theme, frame))?;
+        let msg = tokio::select! {
+            key = keys.next() => match key {
+                Some(Ok(event)) => terminal_msg(event),
+                Some(Err(_)) | None => Some(Msg::Terminated),
+            },
+            event = events.recv() => match event {
+                Some(event) => {
+                    clock.heard(event.at_ms);
+                    Some(Msg::Engine(Box::new(event)))
+                }
+                None => break,
+            },
+            _ = tick.tick() => Some(Msg::Tick(clock.now_ms())),
+            _ = terminated.recv() => Some(Msg::Terminated),
+            _ = hung_up.recv() => Some(Msg::Terminated),
+        };
+        let effects = msg.map(|msg| update(&mut model, msg)).unwrap_or_default();
+        if !perform(effects, &commands, &mut screen).await {
+            break;
+        }
+    }
+    drop(screen);
+    // The engine hangs up, unregisters and frees relays; its last event is Stopped, then the channel closes.
+    let _stopped = timeout(STOP_LIMIT, async { while events.recv().await.is_some() {} }).await;
+    Ok(())
+}
+
+/// Carries effects out; `false` when the screen is to be left.
+async fn perform(effects: Vec<Effect>, commands: &mpsc::Sender<Command>, screen: &mut Screen) -> bool {
+    let mut stay = true;
+    for effect in effects {
+        match effect {
+            // An engine that is gone closes its events too, and that ends the loop.
+            Effect::Command(command) => stay &= commands.send(*command).await.is_ok(),
+            Effect::Bell => screen.bell(),
+            Effect::Quit => stay = false,
+        }
+    }
+    stay
+}
+
+fn terminal_msg(event: TerminalEvent) -> Option<Msg> {
+    match event {
+        TerminalEvent::Key(key) if key.kind != KeyEventKind::Release => Some(Msg::Key(key)),
+        TerminalEvent::Paste(text) => Some(Msg::Paste(text)),
+        TerminalEvent::Key(_)
+        | TerminalEvent::Resize(..)
+        | TerminalEvent::FocusGained
+        | TerminalEvent::FocusLost
+        | TerminalEvent::Mouse(_) => None,
+    }
+}
+
+/// The engine's clock, carried on between its events.
+struct EngineClock {
+    at_ms: u64,
+    heard: Instant,
+}
+
+impl EngineClock {
+    fn new() -> Self {
+        Self { at_ms: 0, heard: Instant::now() }
+    }
+
+    fn heard(&mut self, at_ms: u64) {
+        *self = Self { at_ms, heard: Instant::now() };
+    }
+
+    fn now_ms(&self) -> u64 {
+        let since = u64::try_from(self.heard.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.at_ms.saturating_add(since)
+    }
+}
