@@ -13,12 +13,15 @@
 //! answers are arguments (`client/docs/architecture.md`).
 
 pub mod dialog;
+pub mod digest;
 pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod header;
 pub mod message;
+pub mod multipart;
 pub mod parse;
+pub mod sdp;
 pub mod transaction;
 pub mod transport;
 pub mod uri;

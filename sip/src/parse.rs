@@ -136,6 +136,11 @@ fn parse_fields(mut rest: &[u8]) -> (Headers, Option<ParseError>) {
     (headers, fault)
 }
 
+/// The header fields of a body part; lines that are none are left out.
+pub(crate) fn fields_of(head: &[u8]) -> Headers {
+    parse_fields(head).0
+}
+
 fn fields(lines: &[String], fault: &mut Option<ParseError>) -> Headers {
     let mut headers = Headers::default();
     for line in lines {

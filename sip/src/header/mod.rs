@@ -4,14 +4,20 @@
 //! that a message must have and lacks is an error too, so that a caller can answer 400 with its text.
 
 pub mod address;
+pub mod auth;
 pub mod cseq;
 pub mod params;
+pub mod refer;
 pub mod syntax;
+pub mod timing;
 pub mod via;
 
 pub use address::NameAddr;
+pub use auth::AuthValue;
 pub use cseq::{CSeq, RAck};
 pub use params::Params;
+pub use refer::{Event, Reason, Replaces, SubscriptionState};
+pub use timing::{MinSe, Refresher, RetryAfter, SessionExpires};
 pub use via::Via;
 
 use std::str::FromStr;
