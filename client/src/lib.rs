@@ -11,4 +11,5 @@
 
 pub mod api;
 pub mod core;
+pub mod driver;
 pub mod sentence;
