@@ -12,4 +12,5 @@
 pub mod api;
 pub mod core;
 pub mod driver;
+pub mod engine;
 pub mod sentence;

@@ -16,8 +16,8 @@ use hickory_resolver::net::{DnsError, NetError};
 
 use super::pipe::{PipeEvent, PipeSender};
 
-/// One try at one server. Two tries: a user waits at most about 4 s to hear that DNS is down.
-const TRY_LIMIT: Duration = Duration::from_secs(2);
+/// One try at one server. Two tries: a user waits at most about 5 s to hear that DNS is down.
+const TRY_LIMIT: Duration = Duration::from_millis(1500);
 const TRIES: usize = 2;
 
 /// The record types that finding a SIP server needs (RFC 3263 §4).

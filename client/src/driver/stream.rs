@@ -43,8 +43,8 @@ pub struct OpenStream {
     pub from: Option<IpAddr>,
     /// Where to.
     pub to: SocketAddr,
-    /// With TLS: the names of which the certificate must carry one. The first is sent as SNI.
-    pub tls_names: Option<Vec<String>>,
+    /// With TLS: the name to send as SNI, and the names of which the certificate must carry one.
+    pub tls_names: Option<(String, Vec<String>)>,
 }
 
 /// A stream's writing end. Dropping it flushes and closes the stream.
@@ -68,17 +68,18 @@ impl StreamPipe {
         Self { writes, connecting: Some(task.abort_handle()) }
     }
 
-    /// Takes over a stream that is already open (a listener's); reports under `id`.
-    pub fn adopt<S>(id: u64, stream: S, sink: PipeSender) -> Self
+    /// Takes over a stream that is already open (a listener's). The second part must be run for bytes to move; it
+    /// reports under `id` and ends with `StreamClosed`.
+    pub fn adopt<S>(id: u64, stream: S, sink: PipeSender) -> (Self, impl Future<Output = ()> + Send)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (writes, queue) = mpsc::channel(WRITES_MAX);
-        tokio::spawn(async move {
+        let run = async move {
             let cause = carry(id, stream, &sink, queue).await;
             sink.deliver(PipeEvent::StreamClosed { id, cause }).await;
-        });
-        Self { writes, connecting: None }
+        };
+        (Self { writes, connecting: None }, run)
     }
 
     /// Queues bytes for writing, in order. False when the peer has not read for so long that the queue is full:
@@ -140,7 +141,7 @@ async fn run(request: OpenStream, tls: Arc<TlsClient>, sink: PipeSender, queue: 
             sink.deliver(opened).await;
             carry(id, stream, &sink, queue).await
         }
-        Some(names) => match tokio::time::timeout_at(deadline, tls.handshake(names, stream)).await {
+        Some((sni, names)) => match tokio::time::timeout_at(deadline, tls.handshake(sni, names, stream)).await {
             Ok(Ok(stream)) => {
                 sink.deliver(opened).await;
                 carry(id, stream, &sink, queue).await

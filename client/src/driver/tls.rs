@@ -53,12 +53,14 @@ impl TlsClient {
     /// # Errors
     ///
     /// [`StreamFailure::Certificate`] with a sentence if the certificate is not accepted, another failure otherwise.
-    pub async fn handshake(&self, names: &[String], stream: TcpStream) -> Result<TlsStream<TcpStream>, StreamFailure> {
+    pub async fn handshake(
+        &self,
+        sni: &str,
+        names: &[String],
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, StreamFailure> {
         let verifier = self.trust.get_or_init(|| self.load_trust()).clone()?;
         let names = names.iter().map(|name| server_name(name)).collect::<Result<Vec<_>, _>>()?;
-        let Some(first) = names.first().cloned() else {
-            return Err(StreamFailure::Tls("no server name to check".to_owned()));
-        };
         let verifier = Arc::new(AnyOfNames { names, inner: verifier });
         let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
@@ -67,7 +69,7 @@ impl TlsClient {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         TlsConnector::from(Arc::new(config))
-            .connect(first, stream)
+            .connect(server_name(sni)?, stream)
             .await
             .map_err(|error| StreamFailure::from_io(&error))
     }
@@ -181,7 +183,7 @@ mod tls_tests {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let stream = TcpStream::connect(address).await.unwrap();
         let client = TlsClient::new(roots);
-        client.handshake(&names, stream).await.map(|_| ())
+        client.handshake("example.test", &names, stream).await.map(|_| ())
     }
 
     #[tokio::test]
