@@ -1,4 +1,8 @@
 //! The laboratory of the workspace: what the tests in `tests/tests` need that is more than one crate.
 //!
 //! * [`sim`]: a network in virtual time, on which the same engine runs that the product runs on sockets.
+//! * [`lab`]: the built program in network namespaces, and what went over the wire.
+//! * [`binary`]: where the built program is.
+pub mod binary;
+pub mod lab;
 pub mod sim;

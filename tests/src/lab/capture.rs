@@ -1,0 +1,94 @@
+//! What went over the wire, as tshark decodes it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::netns::Namespace;
+use super::run::{Process, tool};
+
+/// A running capture on one interface.
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Starts capturing and waits until it does.
+    ///
+    /// # Errors
+    ///
+    /// What tcpdump said.
+    pub fn start(place: &Namespace, interface: &str, file: &Path) -> Result<Self, String> {
+        let file = file.to_owned();
+        let name = file.to_string_lossy().into_owned();
+        // -Z root: else it gives its rights up and may not write there; -U: every packet is in the file at once.
+        let arguments = ["-i", interface, "-n", "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w", &name];
+        let mut process = Process::start(Some(place), Path::new("tcpdump"), &arguments);
+        process.wait_line("listening line", Duration::from_secs(10), |line| line.contains("listening on"))?;
+        Ok(Self { process, file })
+    }
+
+    /// Ends the capture.
+    ///
+    /// # Errors
+    ///
+    /// If tcpdump does not end.
+    pub fn stop(mut self) -> Result<Packets, String> {
+        self.process.signal(Signal::SIGINT);
+        self.process.wait_exit(Duration::from_secs(10))?;
+        Ok(Packets { file: self.file, decode: Vec::new() })
+    }
+}
+
+/// A captured file and how its ports are to be read.
+pub struct Packets {
+    file: PathBuf,
+    decode: Vec<String>,
+}
+
+impl Packets {
+    /// Reads a port as a protocol, for example `udp.port==5070,sip`.
+    #[must_use]
+    pub fn decode_as(mut self, rule: String) -> Self {
+        self.decode.push(rule);
+        self
+    }
+
+    /// The packets that `filter` lets through, as one row of `fields` each. Several values of a field are joined by `;`.
+    ///
+    /// # Errors
+    ///
+    /// What tshark said, for example about a filter it does not know.
+    pub fn rows(&self, filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>, String> {
+        let file = self.file.to_string_lossy().into_owned();
+        let mut arguments =
+            vec!["-n", "-r", &file, "-Y", filter, "-T", "fields", "-E", "separator=/t", "-E", "aggregator=;"];
+        // Without a session description that names the port, RTP is known by its looks.
+        arguments.extend(["--enable-heuristic", "rtp_udp", "--enable-heuristic", "stun_udp"]);
+        for rule in &self.decode {
+            arguments.extend(["-d", rule]);
+        }
+        for field in fields {
+            arguments.extend(["-e", field]);
+        }
+        let text = tool("tshark", &arguments)?;
+        Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
+    }
+
+    /// How many packets `filter` lets through.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::rows`].
+    pub fn count(&self, filter: &str) -> Result<usize, String> {
+        Ok(self.rows(filter, &["frame.number"])?.len())
+    }
+
+    /// Everything, one line per packet, for the report of a failure.
+    pub fn listing(&self) -> String {
+        let file = self.file.to_string_lossy().into_owned();
+        tool("tshark", &["-n", "-r", &file]).unwrap_or_else(|error| error)
+    }
+}
