@@ -3,6 +3,7 @@
 pub mod demux;
 pub mod framing;
 pub mod stun;
+pub mod turn;
 
 mod agent;
 mod candidate;
