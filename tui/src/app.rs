@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use client::api::{Command, Event, Snapshot};
-use crossterm::event::{Event as TerminalEvent, EventStream, KeyEventKind};
+use crossterm::event::{Event as TerminalEvent, EventStream, KeyCode, KeyEventKind};
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -40,7 +40,10 @@ pub async fn run(commands: mpsc::Sender<Command>, mut events: mpsc::Receiver<Eve
         screen.terminal.draw(|frame| view(&model, &theme, frame))?;
         let msg = tokio::select! {
             key = keys.next() => match key {
-                Some(Ok(event)) => terminal_msg(event),
+                Some(Ok(event)) => {
+                    panic_if_provoked(&event);
+                    terminal_msg(event)
+                }
                 Some(Err(_)) | None => Some(Msg::Terminated),
             },
             event = events.recv() => match event {
@@ -89,6 +92,13 @@ fn terminal_msg(event: TerminalEvent) -> Option<Msg> {
         | TerminalEvent::FocusLost
         | TerminalEvent::Mouse(_) => None,
     }
+}
+
+/// `ICEPHONE_TEST_PANIC` makes F12 a panic, so that a test can see the terminal survive one.
+fn panic_if_provoked(event: &TerminalEvent) {
+    let TerminalEvent::Key(key) = event else { return };
+    let provoked = key.code == KeyCode::F(12) && std::env::var_os("ICEPHONE_TEST_PANIC").is_some();
+    assert!(!provoked, "provoked by F12");
 }
 
 /// The engine's clock, carried on between its events.
