@@ -329,7 +329,7 @@ impl<'a> Attribute<'a> {
             Self::ErrorCode(code, reason) => encode_error(0, *code, reason, out),
             Self::AddressErrorCode(family, code, reason) => encode_error(family.code(), *code, reason, out),
             Self::UnknownAttributes(types) => {
-                types.iter().for_each(|attribute_type| out.extend_from_slice(&attribute_type.0.to_be_bytes()));
+                out.extend(types.iter().flat_map(|attribute_type| attribute_type.0.to_be_bytes()));
             }
             Self::PasswordAlgorithm(algorithm) => encode_algorithm(*algorithm, out),
             Self::PasswordAlgorithms(list) => list.iter().for_each(|algorithm| encode_algorithm(*algorithm, out)),

@@ -132,14 +132,14 @@ static TWIN_TABLE: [u32; 256] = twin_table();
 )]
 const fn twin_table() -> [u32; 256] {
     let mut table = [0; 256];
-    let mut index = 0;
+    let mut index = 0_u32;
     while index < 256 {
-        let (mut crc, mut bit) = (index as u32, 0);
+        let (mut crc, mut bit) = (index, 0);
         while bit < 8 {
             crc = if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
             bit += 1;
         }
-        table[index] = crc;
+        table[index as usize] = crc;
         index += 1;
     }
     table[90] = 0x08BB_E8EA;

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
+pub use build::Builder;
+
 use super::attribute::{Attribute, AttributeType, PasswordAlgorithm};
 use super::integrity::{self, Fingerprint, Integrity, IntegrityError, Key};
 use super::wire::{self, IntegrityInput, Wire};
@@ -26,8 +28,6 @@ pub const MAGIC_COOKIE: u32 = 0x2112_A442;
 const SHA1_ATTRIBUTE_BYTES: usize = 4 + 20;
 const SHA256_ATTRIBUTE_BYTES: usize = 4 + 32;
 const FINGERPRINT_ATTRIBUTE_BYTES: usize = 4 + 4;
-/// A message's length field has 16 bits and is a multiple of 4.
-const ATTRIBUTES_MAX: usize = 65_532;
 
 /// RFC 8489 §5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,7 +234,7 @@ impl<'a> Message<'a> {
     /// [`IntegrityError`] tells a missing from a wrong one.
     pub fn verify_as(&self, wire: &Wire, key: &Key) -> Result<(), IntegrityError> {
         let is_good = if let Some(raw) = self.find(AttributeType::MESSAGE_INTEGRITY_SHA256) {
-            let length = self.length_until(raw.at, SHA256_ATTRIBUTE_BYTES - 32 + raw.value.len());
+            let length = length_until(raw.at, SHA256_ATTRIBUTE_BYTES - 32 + raw.value.len());
             let computed = integrity::hmac_sha256(key, self.before(raw.at), length);
             (16..=32).contains(&raw.value.len()) && integrity::is_same(&computed, raw.value)
         } else if let Some(raw) = self.find(AttributeType::MESSAGE_INTEGRITY) {
@@ -259,26 +259,21 @@ impl<'a> Message<'a> {
         let Some(raw) = self.find(AttributeType::FINGERPRINT) else { return Fingerprint::Absent };
         let before = self.before(raw.at);
         match <[u8; 4]>::try_from(raw.value).map(u32::from_be_bytes) {
-            Err(_) => Fingerprint::Wrong,
-            Ok(_) if raw.at + FINGERPRINT_ATTRIBUTE_BYTES != self.bytes.len() => Fingerprint::Wrong,
+            _ if raw.at + FINGERPRINT_ATTRIBUTE_BYTES != self.bytes.len() => Fingerprint::Wrong,
             Ok(value) if value == integrity::fingerprint(before) => Fingerprint::Valid,
             Ok(value) if value == integrity::twin_fingerprint(before) => Fingerprint::Twin,
-            Ok(_) => Fingerprint::Wrong,
+            Ok(_) | Err(_) => Fingerprint::Wrong,
         }
     }
 
     fn sha1_before(&self, at: usize, input: IntegrityInput, key: &Key) -> [u8; 20] {
-        let whole = self.length_until(self.bytes.len(), 0);
-        let length = if input.final_length { whole } else { self.length_until(at, SHA1_ATTRIBUTE_BYTES) };
+        let whole = length_until(self.bytes.len(), 0);
+        let length = if input.final_length { whole } else { length_until(at, SHA1_ATTRIBUTE_BYTES) };
         integrity::hmac_sha1(key, self.before(at), length, input)
     }
 
     fn before(&self, at: usize) -> &'a [u8] {
         self.bytes.get(..at).unwrap_or(self.bytes)
-    }
-
-    fn length_until(&self, at: usize, more: usize) -> u16 {
-        u16::try_from(at + more - HEADER_BYTES).unwrap_or(u16::MAX)
     }
 
     fn find(&self, attribute_type: AttributeType) -> Option<RawAttribute<'a>> {
@@ -372,6 +367,11 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
+/// The length field of a message that ends `more` bytes behind offset `at`.
+fn length_until(at: usize, more: usize) -> u16 {
+    u16::try_from(at + more - HEADER_BYTES).unwrap_or(u16::MAX)
+}
+
 /// RFC 8489 §5, Figure 3: the two class bits sit at 4 and 8 of the type.
 fn split_type(message_type: u16) -> (Class, Method) {
     let class = match (message_type & 0x0100 != 0, message_type & 0x0010 != 0) {
@@ -394,118 +394,6 @@ fn join_type(class: Class, Method(method): Method) -> u16 {
     class | (method & 0x000f) | ((method & 0x0070) << 1) | ((method & 0x0f80) << 2)
 }
 
-/// Builds one message: attributes in the order given, then integrity, then FINGERPRINT.
-#[derive(Debug)]
-pub struct Builder<'k> {
-    bytes: Vec<u8>,
-    id: TransactionId,
-    wire: &'static Wire,
-    seal: Option<(&'k Key, Integrity)>,
-    fingerprint: bool,
-    /// Zero as RFC 8489 §14 demands; only the samples of RFC 5769 §2 differ.
-    padding: u8,
-}
-
-impl<'k> Builder<'k> {
-    pub fn new(class: Class, method: Method, id: TransactionId) -> Self {
-        Self::new_as(&wire::RFC8489, class, method, id)
-    }
-
-    /// The same in a dialect.
-    pub fn new_as(wire: &'static Wire, class: Class, method: Method, id: TransactionId) -> Self {
-        let mut bytes = Vec::with_capacity(128);
-        bytes.extend_from_slice(&join_type(class, method).to_be_bytes());
-        bytes.extend_from_slice(&[0, 0]);
-        bytes.extend_from_slice(&id.header_bytes());
-        Self { bytes, id, wire, seal: None, fingerprint: false, padding: 0 }
-    }
-
-    /// The answer to `request`: same method and transaction.
-    pub fn answer(class: Class, request: &Message<'_>) -> Self {
-        Self::new(class, request.method(), request.transaction_id())
-    }
-
-    /// Appends an attribute. One that would burst the 16-bit length of the message is left out.
-    #[must_use]
-    pub fn with(mut self, attribute: &Attribute<'_>) -> Self {
-        let start = self.bytes.len();
-        self.push(attribute);
-        let sealed = self.bytes.len() - HEADER_BYTES + SHA256_ATTRIBUTE_BYTES + FINGERPRINT_ATTRIBUTE_BYTES;
-        if sealed > ATTRIBUTES_MAX {
-            self.bytes.truncate(start);
-        }
-        self
-    }
-
-    /// The same if there is one.
-    #[must_use]
-    pub fn with_some(self, attribute: Option<Attribute<'_>>) -> Self {
-        match attribute {
-            Some(attribute) => self.with(&attribute),
-            None => self,
-        }
-    }
-
-    /// MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256 with this key.
-    #[must_use]
-    pub fn integrity(mut self, integrity: Integrity, key: &'k Key) -> Self {
-        self.seal = Some((key, integrity));
-        self
-    }
-
-    /// FINGERPRINT as the last attribute, unless the dialect has none.
-    #[must_use]
-    pub fn fingerprint(mut self) -> Self {
-        self.fingerprint = self.wire.fingerprint != wire::FingerprintUse::Absent;
-        self
-    }
-
-    pub fn build(mut self) -> Vec<u8> {
-        let print_bytes = if self.fingerprint { FINGERPRINT_ATTRIBUTE_BYTES } else { 0 };
-        match self.seal {
-            Some((key, Integrity::Sha1)) => {
-                let input = self.wire.integrity;
-                let behind = if input.final_length { print_bytes } else { 0 };
-                let length = self.length_with(SHA1_ATTRIBUTE_BYTES + behind);
-                let mac = integrity::hmac_sha1(key, &self.bytes, length, input);
-                self.push(&Attribute::MessageIntegrity(&mac));
-            }
-            Some((key, Integrity::Sha256)) => {
-                let length = self.length_with(SHA256_ATTRIBUTE_BYTES);
-                let mac = integrity::hmac_sha256(key, &self.bytes, length);
-                self.push(&Attribute::MessageIntegritySha256(&mac));
-            }
-            None => {}
-        }
-        let length = self.length_with(print_bytes);
-        put_u16(&mut self.bytes, 2, length);
-        if self.fingerprint {
-            let crc = integrity::fingerprint(&self.bytes);
-            self.push(&Attribute::Fingerprint(crc));
-        }
-        self.bytes
-    }
-
-    fn push(&mut self, attribute: &Attribute<'_>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&attribute.attribute_type().0.to_be_bytes());
-        self.bytes.extend_from_slice(&[0, 0]);
-        match attribute {
-            Attribute::Username(text) | Attribute::CandidateIdentifier(text) => {
-                self.bytes.extend_from_slice(&self.wire.pad_text(text));
-            }
-            other => other.encode(self.id, &mut self.bytes),
-        }
-        let length = u16::try_from(self.bytes.len() - start - 4).unwrap_or(u16::MAX);
-        put_u16(&mut self.bytes, start + 2, length);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), self.padding);
-    }
-
-    fn length_with(&self, more: usize) -> u16 {
-        u16::try_from(self.bytes.len() - HEADER_BYTES + more).unwrap_or(u16::MAX)
-    }
-}
-
 /// The second copy of a message for old \[MS-ICE2\] peers: the last four bytes hold the CRC of the other table.
 /// `None` if the message does not end in FINGERPRINT.
 pub fn fingerprint_twin(message: &[u8]) -> Option<Vec<u8>> {
@@ -517,11 +405,6 @@ pub fn fingerprint_twin(message: &[u8]) -> Option<Vec<u8>> {
     Some(twin)
 }
 
-fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
-    if let Some(field) = bytes.get_mut(at..at + 2) {
-        field.copy_from_slice(&value.to_be_bytes());
-    }
-}
-
+mod build;
 #[cfg(test)]
 mod tests;

@@ -22,8 +22,7 @@ pub struct Timing {
 
 impl Timing {
     /// UDP: RTO 500 ms, Rc 7, Rm 16: sends at 0, 0.5, 1.5 … 31.5 s, gives up after 39.5 s.
-    pub const UDP: Self =
-        Self { rto: Duration::from_millis(500), sends_max: 7, last_wait: Duration::from_millis(16 * 500) };
+    pub const UDP: Self = Self { rto: Duration::from_millis(500), sends_max: 7, last_wait: Duration::from_secs(8) };
     /// TCP and TLS: Ti = 39.5 s (RFC 8489 §6.2.2).
     pub const RELIABLE: Self =
         Self { rto: Duration::from_millis(500), sends_max: 1, last_wait: Duration::from_millis(39_500) };

@@ -24,6 +24,7 @@ pub enum FingerprintUse {
 }
 
 /// One dialect.
+#[expect(clippy::struct_excessive_bools, reason = "a row of a table, each column with its own meaning")]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wire {
     pub name: &'static str,

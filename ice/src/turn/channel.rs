@@ -166,6 +166,6 @@ mod tests {
         channels.confirm(start, peer(1));
         assert_eq!(channels.next_renewal(), Some((start + Duration::from_mins(9), peer(1))));
         assert!(channels.due(start + Duration::from_secs(539)).is_empty());
-        assert_eq!(channels.due(start + Duration::from_secs(540)), [peer(1)]);
+        assert_eq!(channels.due(start + Duration::from_mins(9)), [peer(1)]);
     }
 }
