@@ -3,12 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use client::api::{Command, Event, Snapshot};
+use client::engine::Engine;
 use crossterm::event::{Event as TerminalEvent, EventStream, KeyCode, KeyEventKind};
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::model::Model;
 use crate::terminal::Screen;
@@ -18,18 +17,17 @@ use crate::view::view;
 
 /// Clocks and meters move this often; nothing is drawn in between unless something happened.
 const TICK: Duration = Duration::from_millis(250);
-/// The engine promises to stop within 3 s; a little more and we leave all the same.
-const STOP_LIMIT: Duration = Duration::from_millis(3500);
-
-/// Runs the screen until the user quits, the process is asked to end, or the engine is gone.
+/// Runs the screen until the user quits, the process is asked to end, or the engine is gone. The caller shuts
+/// the engine down afterwards.
 ///
 /// # Errors
 ///
 /// The terminal cannot be taken or written to.
-pub async fn run(commands: mpsc::Sender<Command>, mut events: mpsc::Receiver<Event>) -> io::Result<()> {
+pub async fn run(engine: &Engine) -> io::Result<()> {
+    let mut events = engine.subscribe();
     let mut screen = Screen::enter()?;
     let theme = Theme::from_environment();
-    let mut model = Model::new(Snapshot::default());
+    let mut model = Model::new(engine.snapshot());
     let mut clock = EngineClock::new();
     let mut keys = EventStream::new();
     let mut terminated = signal(SignalKind::terminate())?;
@@ -46,10 +44,10 @@ pub async fn run(commands: mpsc::Sender<Command>, mut events: mpsc::Receiver<Eve
                 }
                 Some(Err(_)) | None => Some(Msg::Terminated),
             },
-            event = events.recv() => match event {
+            event = events.next() => match event {
                 Some(event) => {
                     clock.heard(event.at_ms);
-                    Some(Msg::Engine(Box::new(event)))
+                    Some(Msg::Engine(event))
                 }
                 None => break,
             },
@@ -58,23 +56,20 @@ pub async fn run(commands: mpsc::Sender<Command>, mut events: mpsc::Receiver<Eve
             _ = hung_up.recv() => Some(Msg::Terminated),
         };
         let effects = msg.map(|msg| update(&mut model, msg)).unwrap_or_default();
-        if !perform(effects, &commands, &mut screen).await {
+        if !perform(effects, engine, &mut screen) {
             break;
         }
     }
-    drop(screen);
-    // The engine hangs up, unregisters and frees relays; its last event is Stopped, then the channel closes.
-    let _stopped = timeout(STOP_LIMIT, async { while events.recv().await.is_some() {} }).await;
     Ok(())
 }
 
 /// Carries effects out; `false` when the screen is to be left.
-async fn perform(effects: Vec<Effect>, commands: &mpsc::Sender<Command>, screen: &mut Screen) -> bool {
+fn perform(effects: Vec<Effect>, engine: &Engine, screen: &mut Screen) -> bool {
     let mut stay = true;
     for effect in effects {
         match effect {
             // An engine that is gone closes its events too, and that ends the loop.
-            Effect::Command(command) => stay &= commands.send(*command).await.is_ok(),
+            Effect::Command(command) => stay &= engine.command(*command),
             Effect::Bell => screen.bell(),
             Effect::Quit => stay = false,
         }

@@ -39,7 +39,7 @@ impl Story {
     fn tell(mut self, body: EventBody) -> Self {
         self.seq += 1;
         let at_ms = u64::try_from(self.at.as_millis()).unwrap();
-        update(&mut self.model, Msg::Engine(Box::new(Event { seq: self.seq, at_ms, body })));
+        update(&mut self.model, Msg::Engine(Event { seq: self.seq, at_ms, body }.into()));
         self
     }
 

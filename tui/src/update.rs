@@ -1,5 +1,7 @@
 //! `update(&mut Model, Msg) -> Vec<Effect>`: the only place where the model changes.
 
+use std::sync::Arc;
+
 use client::api::{CallChange, CallId, Command, DialOptions, Event, EventBody};
 use crossterm::event::{Event as TerminalEvent, KeyEvent};
 use tui_input::Input;
@@ -16,7 +18,7 @@ const PAGE_LINES: u16 = 10;
 pub enum Msg {
     Key(KeyEvent),
     Paste(String),
-    Engine(Box<Event>),
+    Engine(Arc<Event>),
     /// Milliseconds since the engine started.
     Tick(u64),
     /// SIGTERM, SIGHUP or the terminal is gone.
@@ -28,6 +30,7 @@ pub enum Msg {
 pub enum Effect {
     Command(Box<Command>),
     Bell,
+    /// Leave the screen; what runs is ended by whoever runs the engine.
     Quit,
 }
 
@@ -46,7 +49,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             model.now_ms = model.now_ms.max(now_ms);
             ring(model)
         }
-        Msg::Terminated => vec![command(Command::Shutdown), Effect::Quit],
+        Msg::Terminated => vec![Effect::Quit],
     }
 }
 
@@ -142,7 +145,7 @@ fn perform(model: &mut Model, action: Action) -> Vec<Effect> {
             model.scroll = 0;
         }
         Action::Close => close(model),
-        Action::Quit if model.snapshot.calls.is_empty() => return quit(),
+        Action::Quit if model.snapshot.calls.is_empty() => return vec![Effect::Quit],
         Action::Quit => model.overlay = Overlay::ConfirmQuit,
         Action::Confirm => return confirm(model),
     }
@@ -151,7 +154,7 @@ fn perform(model: &mut Model, action: Action) -> Vec<Effect> {
 
 fn confirm(model: &mut Model) -> Vec<Effect> {
     match std::mem::take(&mut model.overlay) {
-        Overlay::ConfirmQuit => quit(),
+        Overlay::ConfirmQuit => vec![Effect::Quit],
         Overlay::Dial(input) => dial(model, input.value().trim().to_owned()),
         Overlay::Transfer(input) => {
             let to = input.value().trim().to_owned();
@@ -205,10 +208,6 @@ fn move_up(model: &mut Model, lines: u16, selects: bool) {
     } else {
         model.scroll = model.scroll.saturating_sub(lines);
     }
-}
-
-fn quit() -> Vec<Effect> {
-    vec![command(Command::Shutdown), Effect::Quit]
 }
 
 fn on_selected(model: &Model, make: impl FnOnce(CallId) -> Command) -> Vec<Effect> {
