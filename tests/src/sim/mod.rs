@@ -17,6 +17,7 @@ pub mod link;
 pub mod nat;
 pub mod oracle;
 pub mod packet;
+pub mod phone;
 pub mod queue;
 pub mod tcp;
 pub mod trace;
