@@ -10,6 +10,7 @@
 //! Read `api` first, then `core/mod.rs`, then `driver/account_loop.rs`.
 
 pub mod api;
+pub mod config;
 pub mod core;
 pub mod driver;
 pub mod engine;
