@@ -18,6 +18,7 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod header;
+pub mod locate;
 pub mod message;
 pub mod multipart;
 pub mod parse;
