@@ -84,10 +84,10 @@ pub fn session_description(headers: &Headers, body: &[u8]) -> Option<Vec<u8>> {
 fn parse_part(bytes: &[u8]) -> Part {
     // A part without header fields begins with the empty line.
     let (head, body) = match bytes.strip_prefix(b"\r\n") {
-        Some(body) => (&[] as &[u8], body),
+        Some(body) => (Default::default(), body),
         None => match memchr::memmem::find(bytes, b"\r\n\r\n") {
             Some(at) => (bytes.get(..at).unwrap_or_default(), bytes.get(at + 4..).unwrap_or_default()),
-            None => (bytes, &[] as &[u8]),
+            None => (bytes, Default::default()),
         },
     };
     Part { headers: crate::parse::fields_of(head), body: body.to_vec() }

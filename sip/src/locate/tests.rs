@@ -1,4 +1,5 @@
 use super::*;
+use crate::transaction::tests::epoch;
 
 const SEED: [u8; 32] = [3; 32];
 
@@ -30,7 +31,7 @@ fn account(transport: Option<Transport>) -> Config {
 /// Runs a search in virtual time. DNS answers after 10 ms; `dead` addresses fail after `Duration`, all others connect
 /// after 20 ms. The log: (milliseconds, what happened).
 fn run(config: Config, zone: &Zone, dead: &[(&str, u64)]) -> Vec<(u128, String)> {
-    let start = Instant::now();
+    let start = epoch();
     let mut locator = Locator::new(start, config, SEED);
     let mut pending: Vec<(Instant, u32, Input)> = Vec::new();
     let (mut now, mut log, mut order) = (start, Vec::new(), 0);
@@ -127,9 +128,13 @@ fn all_names_are_asked_at_once() {
     assert_eq!(first, want);
 }
 
+/// Name, configuration, zone, (address, milliseconds until it fails), what happens.
+type Case<'a> = (&'a str, Config, Zone, &'a [(&'a str, u64)], &'a [&'a str]);
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn servers_are_tried_in_the_order_of_the_names_250_ms_apart() {
-    let cases: [(&str, Config, Zone, &[(&str, u64)], &[&str]); 12] = [
+    let cases: [Case<'_>; 12] = [
         ("inside first", account(None), full_zone(), &[], &["20 > TLS 10.0.0.1:5061", "40 = 10.0.0.1:5061"]),
         (
             "a silent server costs 250 ms, and is given up",
@@ -299,7 +304,7 @@ fn uris_follow_rfc_3263_section_4() {
 
 #[test]
 fn a_server_that_fails_later_gives_way_to_the_next() {
-    let start = Instant::now();
+    let start = epoch();
     let mut locator =
         Locator::new(start, Config::account(domain(), Some(("192.0.2.1".parse().unwrap(), None)), None), SEED);
     let Output::Connect(target) = locator.poll_output() else { panic!("an address needs no DNS") };
@@ -319,7 +324,7 @@ fn certificates_may_name_the_domain_or_a_host_inside_it() {
         ("edge.example.test", Kind::A, a(&["203.0.113.1"])),
         ("edge.hoster.test", Kind::A, a(&["203.0.113.2"])),
     ];
-    let start = Instant::now();
+    let start = epoch();
     let mut locator = Locator::new(start, account(None), SEED);
     let mut names = Vec::new();
     let mut now = start;
@@ -343,7 +348,7 @@ fn certificates_may_name_the_domain_or_a_host_inside_it() {
 
 #[test]
 fn the_error_names_what_was_asked() {
-    let start = Instant::now();
+    let start = epoch();
     let mut locator = Locator::new(start, account(Some(Transport::Udp)), SEED);
     loop {
         match locator.poll_output() {

@@ -45,7 +45,7 @@ impl SessionDescription {
     ///
     /// [`SdpError`], see there.
     pub fn parse(bytes: &[u8]) -> Result<Self, SdpError> {
-        if bytes.len() > DESCRIPTION_MAX || bytes.iter().filter(|byte| **byte == b'\n').count() > LINES_MAX {
+        if bytes.len() > DESCRIPTION_MAX || bytes.split(|byte| *byte == b'\n').count() > LINES_MAX {
             return Err(SdpError::TooLarge);
         }
         let text = text_from_bytes(bytes);
