@@ -576,11 +576,14 @@ fn orphans(sources: &[Source]) -> Vec<Violation> {
         } else {
             vec![format!("{package}/src/{folder}.rs"), format!("{package}/src/{folder}/mod.rs")]
         };
-        let named = parents.iter().filter_map(|parent| text_of.get(parent.as_str())).any(|text| {
-            text.contains(&format!("mod {stem};"))
-                || text.contains(&format!("mod r#{stem};"))
-                || text.contains(&format!("{stem}.rs\"]"))
-        });
+        let named = parents
+            .iter()
+            .filter_map(|parent| text_of.get(parent.as_str()))
+            .any(|text| text.contains(&format!("mod {stem};")) || text.contains(&format!("mod r#{stem};")));
+        // `#[path = "tests.rs"]` stands in any file of the same folder or the one above.
+        let by_path = format!("{stem}.rs\"]");
+        let around = path.rsplit_once('/').and_then(|(own, _)| own.rsplit_once('/')).map_or("", |(above, _)| above);
+        let named = named || sources.iter().any(|s| s.path.starts_with(around) && s.text.contains(&by_path));
         if !named {
             found.push(violation(path, 0, format!("no `mod {stem};` names it")));
         }

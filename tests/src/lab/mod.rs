@@ -3,6 +3,7 @@
 //! Everything made here is removed by `Drop`, also when a test fails. Where the machine does not allow it, a test calls
 //! [`skip`] and returns: `tests/run` then counts it as skipped and prints why.
 pub mod capture;
+pub mod edge;
 pub mod netns;
 pub mod run;
 
