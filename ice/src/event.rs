@@ -8,6 +8,7 @@ use crate::candidate::{Candidate, Component};
 use crate::config::{ServerId, ServerTransport};
 use crate::description::{LocalDescription, PairsVerdict};
 use crate::report::IceReport;
+use crate::turn::RelayError;
 
 /// A UDP socket, numbered by the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,7 +174,7 @@ pub enum ServerCause {
     #[error("STUN error {0}")]
     Status(u16),
     #[error("{0}")]
-    Relay(String),
+    Relay(RelayError),
 }
 
 /// See [`Event::ServerProbed`].

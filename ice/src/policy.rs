@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::candidate::CandidateType;
 use crate::config::ServerTransport;
+use crate::stun::wire::{self, Wire};
 
 /// Which local candidates may be used. The remote side is not bound by it.
 ///
@@ -128,6 +129,8 @@ pub struct Dialect {
     /// From the start of the checks: nominate what is there.
     pub nominate_latest: Duration,
     pub moves: Moves,
+    /// The bytes of the checks.
+    pub wire: &'static Wire,
 }
 
 impl Dialect {
@@ -139,6 +142,7 @@ impl Dialect {
         settle: Settle::RoundTrips { times: 4, least: Duration::from_millis(300), most: Duration::from_secs(1) },
         nominate_latest: Duration::from_secs(8),
         moves: Moves::AtNomination,
+        wire: &wire::RFC8489,
     };
 
     /// Lync and Skype for Business, [MS-ICE2].
@@ -149,10 +153,11 @@ impl Dialect {
         settle: Settle::Fixed(Duration::from_secs(3)),
         nominate_latest: Duration::from_secs(8),
         moves: Moves::AtAnswer,
+        wire: &wire::MS_ICE2,
     };
 
     /// Office Communications Server 2007, [MS-ICE].
-    pub const MS_ICE: Self = Self { name: "ms-ice", ..Self::MS_ICE2 };
+    pub const MS_ICE: Self = Self { name: "ms-ice", wire: &wire::MS_ICE, ..Self::MS_ICE2 };
 }
 
 /// Smallest RTO of a check or of gathering (RFC 8445 §14.3).

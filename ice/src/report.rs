@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::agent::Agent;
 use crate::candidate::{Candidate, Component};
 use crate::check::CheckFailure;
-use crate::config::ServerTransport;
+use crate::config::{ServerId, ServerTransport};
 use crate::event::{PathClass, PeerId};
+use crate::pair::{Pair, PairId};
+use crate::peer::Session;
 
 /// The state of an agent as plain values.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,6 +41,8 @@ pub struct PeerReport {
     pub peer: PeerId,
     pub remote: Vec<Candidate>,
     pub pairs: Vec<PairReport>,
+    /// Pairs above the limit of 100, never checked.
+    pub dropped_pairs: usize,
     /// From the start of the checks.
     pub first_valid: Option<Duration>,
     /// From the start of the checks.
@@ -80,6 +85,55 @@ impl fmt::Display for PairView {
             Self::Succeeded { rtt } => write!(f, "valid, {} ms", rtt.as_millis()),
             Self::Failed(cause) => write!(f, "failed: {cause}"),
         }
+    }
+}
+
+impl Agent {
+    /// Everything known, for people.
+    pub fn report(&self) -> IceReport {
+        let servers = self.half.servers.iter().enumerate().map(|(index, server)| {
+            let id = ServerId(index);
+            let (outcome, works) = self.half.server_outcome(id);
+            ServerReport {
+                name: server.name.clone(),
+                addr: server.addr,
+                transport: server.transport,
+                outcome,
+                works,
+                took: self.half.probes.get(&id).map(|(_, took)| *took),
+            }
+        });
+        IceReport {
+            local: self.half.local_candidates().iter().map(|c| c.candidate.clone()).collect(),
+            servers: servers.collect(),
+            peers: self.peers.iter().map(|(id, peer)| peer_report(*id, &peer.session)).collect(),
+            gathering: self.half.gathered_in,
+        }
+    }
+}
+
+fn peer_report(peer: PeerId, session: &Session) -> PeerReport {
+    let since = |at: Instant| at.saturating_duration_since(session.started);
+    let mut pairs: Vec<(PairId, &Pair)> = session.checklist.pairs().collect();
+    pairs.sort_by_key(|(id, pair)| (pair.component(), pair.rank(), *id));
+    let pairs = pairs.into_iter().map(|(id, pair)| PairReport {
+        component: pair.component(),
+        local: pair.local_end().clone(),
+        relay: pair.local.relay,
+        remote: pair.remote.clone(),
+        class: pair.class(),
+        priority: pair.priority,
+        state: pair.view(),
+        nominated: pair.nominated,
+        selected: session.paths.values().any(|used| *used == id),
+    });
+    PeerReport {
+        peer,
+        remote: session.checklist.remote().to_vec(),
+        pairs: pairs.collect(),
+        dropped_pairs: session.checklist.dropped_pairs,
+        first_valid: session.first_valid.map(|(at, _)| since(at)),
+        nominated: session.concluded_at.map(since),
     }
 }
 

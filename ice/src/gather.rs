@@ -1,0 +1,506 @@
+//! Gathering: every server is asked from every socket at once, and the slowest one does not hold up the rest
+//! (RFC 8445 §5.1.1).
+//!
+//! ```text
+//!   socket opened ──▶ Attempt Reflexive (Binding)  per STUN server; per TURN server where no Allocate asks first
+//!                 └─▶ Attempt Relay over UDP       first interface at once, further ones 100 ms later each
+//!   gather()      ──▶ Attempt Relay over TCP/TLS   one per server and component
+//!
+//!   Planned ──pacing──▶ Running ──▶ Succeeded | Failed(cause)
+//! ```
+//! An Allocate also tells the reflexive address, so that a TURN server is asked for both with one request; if it refuses,
+//! the Binding follows. The first relayed address of a server and component wins, others are given back.
+//!
+//! `Gathered` comes when every server that is waited for has answered or failed for each component, or at the limit. What
+//! comes later is used, though not told to the peer.
+
+use std::time::{Duration, Instant};
+
+use crate::candidate::Component;
+use crate::checklist::is_link_local;
+use crate::config::{Server, ServerId, ServerTransport};
+
+use crate::event::{Event, Input, ServerCause, ServerFailure, ServerOutcome, SocketId};
+use crate::local::{Half, KEEPALIVE, SocketState};
+use crate::pair::RelayId;
+use crate::policy::PACING_LEAST;
+use crate::stun::{Builder, Class, Due, Message, Method, Timing, Transaction, TransactionId};
+use crate::turn::RelayCause;
+
+/// Between the interfaces that ask one server for a relay.
+const STAGGER: Duration = Duration::from_millis(100);
+
+/// Other interfaces get as long again as the first answer of every server took, but at least this.
+const GRACE_LEAST: Duration = Duration::from_millis(20);
+
+/// Attempts of one gathering: interfaces times servers times components stays far below.
+const ATTEMPTS_MAX: usize = 200;
+
+/// The time between `gather` and `Gathered`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gathering {
+    pub started: Instant,
+    pub limit_at: Instant,
+    /// Set once every server has answered on one interface.
+    pub grace_until: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    Reflexive {
+        socket: SocketId,
+    },
+    /// Over UDP from this socket, or over a stream of its own.
+    Relay {
+        socket: Option<SocketId>,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) enum AttemptState {
+    Planned { at: Instant },
+    Binding(Transaction),
+    Relay(RelayId),
+    Succeeded,
+    Failed(ServerCause),
+}
+
+/// One question to one server.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub server: ServerId,
+    pub component: Component,
+    pub goal: Goal,
+    pub state: AttemptState,
+    pub started: Option<Instant>,
+}
+
+impl Attempt {
+    fn is_relay(&self) -> bool {
+        matches!(self.goal, Goal::Relay { .. })
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, AttemptState::Planned { .. } | AttemptState::Binding(_) | AttemptState::Relay(_))
+    }
+
+    fn socket(&self) -> Option<SocketId> {
+        match self.goal {
+            Goal::Reflexive { socket } => Some(socket),
+            Goal::Relay { socket } => socket,
+        }
+    }
+}
+
+impl Half {
+    /// Starts gathering, or gathers again what is missing (ICE restart).
+    pub(crate) fn start_gathering(&mut self, now: Instant, limit: Duration) {
+        self.gathering = Some(Gathering { started: now, limit_at: now + limit, grace_until: None });
+        self.keepalive_at = Some(now + KEEPALIVE);
+        self.attempts.clear();
+        self.open_sockets();
+        let open: Vec<SocketId> =
+            self.sockets.iter().filter(|(_, s)| s.is_wanted && s.local().is_some()).map(|(id, _)| *id).collect();
+        for id in open {
+            self.plan_for_socket(now, id);
+        }
+        self.plan_streams(now);
+    }
+
+    /// What a new socket is good for.
+    pub(crate) fn plan_for_socket(&mut self, now: Instant, socket: SocketId) {
+        let Some((component, index, local)) =
+            self.sockets.get(&socket).and_then(|s| Some((s.component, s.index, s.local()?)))
+        else {
+            return;
+        };
+        for (server, config) in self.servers_with_ids() {
+            let same_family = config.addr.is_ipv4() == local.is_ipv4() && !is_link_local(local.ip());
+            if config.transport != ServerTransport::Udp || !same_family {
+                continue;
+            }
+            let rank = self.interface_rank(index, local.is_ipv4());
+            let has_relay = self.has_relay(server, component);
+            let asks_relay = config.credentials.is_some() && !has_relay;
+            if asks_relay {
+                let at = now + STAGGER * rank;
+                self.plan(server, component, Goal::Relay { socket: Some(socket) }, at);
+            }
+            if self.policy.uses_direct() && !(asks_relay && rank == 0) {
+                self.plan(server, component, Goal::Reflexive { socket }, now);
+            }
+        }
+    }
+
+    fn plan_streams(&mut self, now: Instant) {
+        for (server, config) in self.servers_with_ids() {
+            if config.transport == ServerTransport::Udp || config.credentials.is_none() {
+                continue;
+            }
+            for component in self.components.clone() {
+                if !self.has_relay(server, component) {
+                    self.plan(server, component, Goal::Relay { socket: None }, now);
+                }
+            }
+        }
+    }
+
+    fn plan(&mut self, server: ServerId, component: Component, goal: Goal, at: Instant) {
+        let known = self.attempts.iter().any(|a| a.server == server && a.component == component && a.goal == goal);
+        if !known && self.attempts.len() < ATTEMPTS_MAX {
+            self.attempts.push(Attempt { server, component, goal, state: AttemptState::Planned { at }, started: None });
+        }
+    }
+
+    fn servers_with_ids(&self) -> Vec<(ServerId, Server)> {
+        let allowed = |s: &&Server| s.transport != ServerTransport::Udp || self.policy.uses_udp();
+        let all = self.servers.iter().enumerate().filter(|(_, s)| allowed(s));
+        all.map(|(index, server)| (ServerId(index), server.clone())).collect()
+    }
+
+    /// How many better interfaces of the same family there are.
+    fn interface_rank(&self, index: usize, is_ipv4: bool) -> u32 {
+        let better = self.interfaces.iter().take(index).filter(|ip| ip.is_ipv4() == is_ipv4 && !is_link_local(**ip));
+        u32::try_from(better.count()).unwrap_or(u32::MAX)
+    }
+
+    fn has_relay(&self, server: ServerId, component: Component) -> bool {
+        self.relays.values().any(|r| r.server == server && r.component == component && r.is_alive())
+    }
+
+    /// Starts the next planned attempt; each is one transaction of the pacing (RFC 8445 §14.2). Says whether one was due.
+    pub(crate) fn start_attempt(&mut self, now: Instant) -> bool {
+        let due = |a: &Attempt| matches!(a.state, AttemptState::Planned { at } if at <= now);
+        let Some(at) = self.attempts.iter().position(due) else { return false };
+        let Some((server, component, goal)) = self.attempts.get(at).map(|a| (a.server, a.component, a.goal)) else {
+            return false;
+        };
+        let state = match goal {
+            Goal::Reflexive { socket } => self.ask_binding(now, server, socket),
+            Goal::Relay { socket } => AttemptState::Relay(self.open_relay(now, server, component, socket)),
+        };
+        if let Some(attempt) = self.attempts.get_mut(at) {
+            attempt.started = Some(now);
+            attempt.state = state;
+        }
+        self.poll_bindings(now);
+        true
+    }
+
+    /// When the next planned attempt may start.
+    pub(crate) fn next_attempt_at(&self) -> Option<Instant> {
+        let planned = self.attempts.iter().filter_map(|a| match a.state {
+            AttemptState::Planned { at } => Some(at),
+            AttemptState::Binding(_) | AttemptState::Relay(_) | AttemptState::Succeeded | AttemptState::Failed(_) => {
+                None
+            }
+        });
+        planned.min()
+    }
+
+    fn ask_binding(&mut self, now: Instant, server: ServerId, socket: SocketId) -> AttemptState {
+        if self.servers.get(server.0).is_none() || !self.sockets.contains_key(&socket) {
+            return AttemptState::Failed(ServerCause::NoInterface);
+        }
+        let id = TransactionId::random(&mut self.rng);
+        let request = Builder::new(Class::Request, Method::BINDING, id).fingerprint().build();
+        AttemptState::Binding(Transaction::new(now, id, request, Timing::UDP))
+    }
+
+    /// Sends what Binding transactions have due, and gives up the silent ones.
+    pub(crate) fn poll_bindings(&mut self, now: Instant) {
+        let mut sends = Vec::new();
+        for attempt in &mut self.attempts {
+            let Some(socket) = attempt.socket() else { continue };
+            let AttemptState::Binding(transaction) = &mut attempt.state else { continue };
+            let waited = now.saturating_duration_since(transaction.started());
+            let mut is_expired = false;
+            while let Some(due) = transaction.poll(now) {
+                match due {
+                    Due::Send(bytes) => sends.push((socket, attempt.server, bytes.to_vec())),
+                    Due::Expired => {
+                        is_expired = true;
+                        break;
+                    }
+                }
+            }
+            if is_expired {
+                attempt.state = AttemptState::Failed(ServerCause::Silent(waited));
+            }
+        }
+        for (socket, server, payload) in sends {
+            if let Some(to) = self.servers.get(server.0).map(|s| s.addr) {
+                self.transmit(now, crate::pair::Base::Socket(socket), to, payload);
+            }
+        }
+    }
+
+    pub(crate) fn next_binding_at(&self) -> Option<Instant> {
+        let running = self.attempts.iter().filter_map(|a| match &a.state {
+            AttemptState::Binding(transaction) => Some(transaction.deadline()),
+            AttemptState::Planned { .. }
+            | AttemptState::Relay(_)
+            | AttemptState::Succeeded
+            | AttemptState::Failed(_) => None,
+        });
+        running.min()
+    }
+
+    /// Takes a Binding response of a server. Says whether it was one.
+    pub(crate) fn binding_response(&mut self, now: Instant, socket: SocketId, message: &Message<'_>) -> bool {
+        let is_it = |a: &&mut Attempt| {
+            a.socket() == Some(socket)
+                && matches!(&a.state, AttemptState::Binding(t) if t.id() == message.transaction_id())
+        };
+        let Some(attempt) = self.attempts.iter_mut().find(is_it) else { return false };
+        let server = attempt.server;
+        match (message.class(), message.xor_mapped_address().or_else(|| message.mapped_address())) {
+            (Class::Success, Some(mapped)) => {
+                attempt.state = AttemptState::Succeeded;
+                self.add_reflexive(socket, server, mapped);
+            }
+            (Class::Error, _) => {
+                let code = message.error_code().map_or(0, |(code, _)| code);
+                attempt.state = AttemptState::Failed(ServerCause::Status(code));
+            }
+            (Class::Success | Class::Request | Class::Indication, _) => return false,
+        }
+        self.probe(now, server);
+        true
+    }
+
+    /// A relay has its address: the attempt is over, and so are those of other interfaces.
+    pub(crate) fn relay_succeeded(&mut self, now: Instant, id: RelayId) {
+        let Some((server, component)) = self.relays.get(&id).map(|r| (r.server, r.component)) else { return };
+        let mut surplus = Vec::new();
+        for attempt in
+            self.attempts.iter_mut().filter(|a| a.server == server && a.component == component && a.is_relay())
+        {
+            match attempt.state {
+                AttemptState::Relay(other) if other != id => surplus.push(other),
+                AttemptState::Relay(_) => attempt.state = AttemptState::Succeeded,
+                AttemptState::Planned { .. }
+                | AttemptState::Binding(_)
+                | AttemptState::Succeeded
+                | AttemptState::Failed(_) => {}
+            }
+        }
+        self.attempts.retain(|a| {
+            let is_surplus = matches!(a.state, AttemptState::Relay(_) | AttemptState::Planned { .. });
+            !(a.server == server && a.component == component && a.is_relay() && is_surplus)
+        });
+        for other in surplus {
+            self.free_relay(now, other);
+        }
+        self.probe(now, server);
+    }
+
+    /// A relay could not be had: its server may still tell the reflexive address.
+    pub(crate) fn relay_failed(&mut self, now: Instant, id: RelayId, cause: ServerCause) {
+        let is_it = |a: &&mut Attempt| matches!(a.state, AttemptState::Relay(relay) if relay == id);
+        let Some(attempt) = self.attempts.iter_mut().find(is_it) else { return };
+        let (server, component, socket) = (attempt.server, attempt.component, attempt.socket());
+        let is_silent = matches!(&cause, ServerCause::Relay(e) if matches!(e.cause, RelayCause::Silent { .. }));
+        tracing::debug!(server = server.0, %cause, "no relay");
+        attempt.state = AttemptState::Failed(cause);
+        if let (Some(socket), true, false) = (socket, self.policy.uses_direct(), is_silent) {
+            self.plan(server, component, Goal::Reflexive { socket }, now);
+        }
+        self.probe(now, server);
+    }
+
+    pub(crate) fn fail_attempts_on(&mut self, now: Instant, socket: SocketId, cause: &str) {
+        let mut servers = Vec::new();
+        for attempt in self.attempts.iter_mut().filter(|a| a.socket() == Some(socket) && a.is_open()) {
+            attempt.state = AttemptState::Failed(ServerCause::Socket(cause.to_owned()));
+            servers.push(attempt.server);
+        }
+        let lost = self.relays.iter().filter(|(_, relay)| relay.socket() == Some(socket)).map(|(id, _)| *id);
+        for id in lost.collect::<Vec<_>>() {
+            self.lose_relay(id);
+        }
+        for server in servers {
+            self.probe(now, server);
+        }
+    }
+
+    /// Tells once what a server turned out to be: what it was configured for decides.
+    fn probe(&mut self, now: Instant, server: ServerId) {
+        if self.probes.contains_key(&server) {
+            return;
+        }
+        let Some(config) = self.servers.get(server.0) else { return };
+        let wants_relay = config.credentials.is_some();
+        let of_server = || self.attempts.iter().filter(|a| a.server == server && a.is_relay() == wants_relay);
+        let transport = self.relays.values().find(|r| r.server == server && r.relayed.is_some()).map(|r| r.transport());
+        let outcome = if of_server().any(|a| matches!(a.state, AttemptState::Succeeded)) {
+            ServerOutcome::Works(transport.unwrap_or(config.transport))
+        } else if of_server().all(|a| !a.is_open()) {
+            let Some(cause) = of_server().find_map(failure) else { return };
+            ServerOutcome::Failed(cause)
+        } else {
+            return;
+        };
+        let started = of_server().filter_map(|a| a.started).min().unwrap_or(now);
+        let took = now.saturating_duration_since(started);
+        self.probes.insert(server, (outcome.clone(), took));
+        self.event(Event::ServerProbed { server, outcome, took });
+    }
+
+    /// Ends the gathering when there is nothing left to wait for.
+    pub(crate) fn check_gathered(&mut self, now: Instant) {
+        let Some(gathering) = self.gathering else { return };
+        if now < gathering.limit_at && !self.may_end(now, gathering) {
+            return;
+        }
+        self.gathering = None;
+        let took = now.saturating_duration_since(gathering.started);
+        self.gathered_in = Some(took);
+        let failures = self.failures(took);
+        let local = self.description();
+        let components = self.components.iter();
+        self.told_defaults = components.filter_map(|c| Some((*c, self.default_candidate(*c)?.base))).collect();
+        self.event(Event::Gathered { local, failures, took });
+    }
+
+    fn may_end(&mut self, now: Instant, gathering: Gathering) -> bool {
+        if self.sockets.values().any(|s| s.is_wanted && matches!(s.state, SocketState::Opening { .. })) {
+            return false;
+        }
+        let waited = || self.attempts.iter().filter(|a| self.servers.get(a.server.0).is_some_and(|s| s.wait));
+        if !waited().any(Attempt::is_open) {
+            return true;
+        }
+        let is_answered = |open: &Attempt| {
+            let alike = |a: &&Attempt| {
+                a.server == open.server && a.component == open.component && a.is_relay() == open.is_relay()
+            };
+            waited().filter(alike).any(|a| matches!(a.state, AttemptState::Succeeded))
+        };
+        if !waited().filter(|a| a.is_open()).all(is_answered) {
+            return false;
+        }
+        let took = now.saturating_duration_since(gathering.started);
+        let until = gathering.grace_until.unwrap_or(now + took.max(GRACE_LEAST));
+        self.gathering = Some(Gathering { grace_until: Some(until), ..gathering });
+        now >= until
+    }
+
+    pub(crate) fn next_gathering_at(&self) -> Option<Instant> {
+        self.gathering.map(|g| g.grace_until.map_or(g.limit_at, |grace| grace.min(g.limit_at)))
+    }
+
+    /// Servers that gave nothing for at least one component, with the cause.
+    fn failures(&self, took: Duration) -> Vec<ServerFailure> {
+        self.servers_with_ids().into_iter().filter_map(|(id, server)| self.failure_of(id, server, took)).collect()
+    }
+
+    fn failure_of(&self, id: ServerId, server: Server, took: Duration) -> Option<ServerFailure> {
+        let wants_relay = server.credentials.is_some();
+        let is_useless = !wants_relay && (!self.policy.uses_direct() || server.transport != ServerTransport::Udp);
+        let of_server = || self.attempts.iter().filter(|a| a.server == id && a.is_relay() == wants_relay);
+        if is_useless || of_server().any(|a| matches!(a.state, AttemptState::Succeeded)) {
+            return None;
+        }
+        if self.components.iter().all(|c| self.has_relay(id, *c)) && wants_relay && of_server().next().is_none() {
+            return None; // kept from before an ICE restart
+        }
+        let silent = of_server().any(Attempt::is_open).then_some(ServerCause::Silent(took));
+        let cause = of_server().find_map(failure).or(silent).unwrap_or(ServerCause::NoInterface);
+        Some(ServerFailure { server: id, name: server.name, addr: server.addr, transport: server.transport, cause })
+    }
+
+    /// Why a server has no candidate, or what it gave: a line of the report.
+    pub(crate) fn server_outcome(&self, id: ServerId) -> (String, bool) {
+        let Some(server) = self.servers.get(id.0).cloned() else { return (String::new(), false) };
+        let relayed: Vec<String> =
+            self.relays.values().filter(|r| r.server == id).filter_map(|r| Some(r.relayed?.to_string())).collect();
+        if !relayed.is_empty() {
+            return (format!("relay {}", relayed.join(", ")), true);
+        }
+        match self.probes.get(&id) {
+            Some((ServerOutcome::Works(transport), _)) => (format!("works over {transport}"), true),
+            Some((ServerOutcome::Failed(cause), _)) => (cause.to_string(), false),
+            None => match self.failure_of(id, server, self.gathered_in.unwrap_or_default()) {
+                Some(failure) => (failure.cause.to_string(), false),
+                None => ("not asked".to_owned(), false),
+            },
+        }
+    }
+
+    /// Keeps the NAT mappings towards the servers while there is no path yet (RFC 8445 §5.1.1.4).
+    pub(crate) fn keep_alive(&mut self, now: Instant) {
+        if self.keepalive_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.keepalive_at = Some(now + KEEPALIVE);
+        let mut targets: Vec<(SocketId, std::net::SocketAddr)> = Vec::new();
+        for attempt in self.attempts.iter().filter(|a| matches!(a.state, AttemptState::Succeeded)) {
+            if let (Some(socket), Some(server)) = (attempt.socket(), self.servers.get(attempt.server.0))
+                && !targets.contains(&(socket, server.addr))
+            {
+                targets.push((socket, server.addr));
+            }
+        }
+        for (socket, to) in targets {
+            let id = TransactionId::random(&mut self.rng);
+            let indication = Builder::new(Class::Indication, Method::BINDING, id).fingerprint().build();
+            self.transmit(now, crate::pair::Base::Socket(socket), to, indication);
+        }
+    }
+
+    /// Sockets, streams and packets of servers; what is not ours is given back for the peers.
+    pub(crate) fn handle_input<'a>(
+        &mut self,
+        now: Instant,
+        input: Input<'a>,
+    ) -> Option<(SocketId, std::net::SocketAddr, &'a [u8])> {
+        match input {
+            Input::Datagram { socket, from, payload } => {
+                if !self.datagram_of_server(now, socket, from, payload) {
+                    return Some((socket, from, payload));
+                }
+            }
+            Input::SocketOpened { id, local } => {
+                self.socket_opened(id, local);
+                if self.sockets.get(&id).is_some_and(|s| s.is_wanted) {
+                    self.plan_for_socket(now, id);
+                }
+            }
+            Input::SocketFailed { id, cause } => self.socket_failed(now, id, cause),
+            Input::StreamOpened { id, .. } => self.stream_opened(now, id),
+            Input::StreamData { id, bytes } => self.stream_data(now, id, bytes),
+            Input::StreamClosed { id, cause } => self.stream_closed(now, id, &cause),
+            Input::Timeout => {}
+        }
+        None
+    }
+
+    fn datagram_of_server(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        from: std::net::SocketAddr,
+        payload: &[u8],
+    ) -> bool {
+        if let Ok(message) = Message::parse(payload)
+            && matches!(message.class(), Class::Success | Class::Error)
+            && self.binding_response(now, socket, &message)
+        {
+            return true;
+        }
+        self.relay_datagram(now, socket, from, payload)
+    }
+}
+
+fn failure(attempt: &Attempt) -> Option<ServerCause> {
+    match &attempt.state {
+        AttemptState::Failed(cause) => Some(cause.clone()),
+        AttemptState::Planned { .. } | AttemptState::Binding(_) | AttemptState::Relay(_) | AttemptState::Succeeded => {
+            None
+        }
+    }
+}
+
+/// Gathering transactions start at least this far apart.
+pub(crate) const PACING: Duration = PACING_LEAST;

@@ -1,0 +1,475 @@
+//! Our half: sockets, candidates and what is sent through them. All peers share it.
+//!
+//! ```text
+//!   interface ── Socket (per component) ──┬── host candidate
+//!                                         ├── reflexive candidate (what a server saw)
+//!                                         └── Relay over UDP ── relayed candidate      see relay.rs, gather.rs
+//!   server ───── stream (TCP, TLS) ────────── Relay ─────────── relayed candidate
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand_chacha::ChaCha20Rng;
+
+use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
+use crate::checklist::{Readiness, is_link_local};
+use crate::config::{Config, Secret, Server, ServerId, ServerTransport};
+use crate::description::LocalDescription;
+use crate::event::{Event, Output, PeerId, ServerOutcome, SocketId, StreamId};
+use crate::foundation::{Foundations, Likeness};
+use crate::gather::{Attempt, Gathering};
+use crate::pair::{Base, LocalCandidate, Pair, RelayId};
+use crate::policy::Policy;
+use crate::priority;
+use crate::relay::Relay;
+
+/// Interfaces gathered on: each costs a socket per component and a question to every server.
+pub(crate) const INTERFACES_MAX: usize = 8;
+
+/// Ports of a configured range that are tried before a socket is given up.
+const BIND_TRIES_MAX: u32 = 32;
+
+/// Binding indications keep the NATs open until the session has concluded (RFC 8445 §5.1.1.4, §11).
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// `a=ice-options`: RFC 8445 §10, and renomination of standby pairs.
+const OPTIONS: &[&str] = &["ice2", "renomination"];
+
+/// ice-ufrag and ice-pwd of one generation (RFC 8839 §5.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub ufrag: String,
+    pub pwd: Secret,
+}
+
+impl Credentials {
+    /// 48 and 144 random bits; RFC 8445 §5.3 asks for 24 and 128.
+    pub(crate) fn random(rng: &mut ChaCha20Rng) -> Self {
+        Self { ufrag: ice_chars(rng, 8), pwd: Secret::new(ice_chars(rng, 24)) }
+    }
+}
+
+fn ice_chars(rng: &mut ChaCha20Rng, count: usize) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let pick = |_| ALPHABET.get(rng.random_range(0..ALPHABET.len())).copied().map_or('0', char::from);
+    (0..count).map(pick).collect()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SocketState {
+    Opening { tries: u32 },
+    Open { local: SocketAddr },
+    Failed { cause: String },
+}
+
+/// One UDP socket on one interface for one component.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub component: Component,
+    /// Place of the interface in the configuration: its preference.
+    pub index: usize,
+    pub ip: IpAddr,
+    pub state: SocketState,
+    /// Closed as soon as it carries no relay either.
+    pub is_wanted: bool,
+}
+
+impl Socket {
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        match self.state {
+            SocketState::Open { local } => Some(local),
+            SocketState::Opening { .. } | SocketState::Failed { .. } => None,
+        }
+    }
+}
+
+/// What came up in our half and concerns the peers.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A new candidate: pair it.
+    Candidate,
+    /// A packet from a peer through a relay.
+    Packet { base: Base, from: SocketAddr, payload: Vec<u8> },
+    /// Pairs on this base have failed.
+    BaseLost(Base),
+    /// No path in time.
+    SessionFailed(PeerId),
+}
+
+#[derive(Debug)]
+pub(crate) struct Half {
+    pub interfaces: Vec<IpAddr>,
+    pub servers: Vec<Server>,
+    pub policy: Policy,
+    pub credentials: Credentials,
+    /// Components that are still needed.
+    pub components: Vec<Component>,
+    pub mux: bool,
+    pub(crate) sockets: BTreeMap<SocketId, Socket>,
+    pub(crate) relays: BTreeMap<RelayId, Relay>,
+    pub(crate) candidates: Vec<LocalCandidate>,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) gathering: Option<Gathering>,
+    pub(crate) gathered_in: Option<Duration>,
+    pub(crate) probes: BTreeMap<ServerId, (ServerOutcome, Duration)>,
+    pub(crate) news: VecDeque<News>,
+    pub(crate) out: VecDeque<Output>,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) keepalive_at: Option<Instant>,
+    pub(crate) closing: Option<Instant>,
+    pub(crate) is_closed: bool,
+    /// Bases of the default destinations in the description that was given out.
+    pub(crate) told_defaults: BTreeMap<Component, Base>,
+    pacing: Duration,
+    port_range: Option<RangeInclusive<u16>>,
+    foundations: Foundations,
+    next_socket: u32,
+    pub(crate) next_stream: u32,
+    pub(crate) next_relay: u32,
+}
+
+impl Half {
+    pub(crate) fn new(config: &Config, mut rng: ChaCha20Rng) -> Self {
+        let credentials = Credentials::random(&mut rng);
+        let components = if config.rtcp { Component::ALL.to_vec() } else { vec![Component::Rtp] };
+        Self {
+            interfaces: usable_interfaces(&config.interfaces),
+            servers: config.servers.clone(),
+            policy: config.policy,
+            credentials,
+            components,
+            mux: !config.rtcp,
+            sockets: BTreeMap::new(),
+            relays: BTreeMap::new(),
+            candidates: Vec::new(),
+            attempts: Vec::new(),
+            gathering: None,
+            gathered_in: None,
+            probes: BTreeMap::new(),
+            news: VecDeque::new(),
+            out: VecDeque::new(),
+            rng,
+            keepalive_at: None,
+            closing: None,
+            is_closed: false,
+            told_defaults: BTreeMap::new(),
+            pacing: config.pacing,
+            port_range: config.port_range.clone(),
+            foundations: Foundations::default(),
+            next_socket: 0,
+            next_stream: 0,
+            next_relay: 0,
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    /// Sends from a base; through a relay if it is one.
+    pub(crate) fn transmit(&mut self, now: Instant, base: Base, to: SocketAddr, payload: Vec<u8>) {
+        match base {
+            Base::Socket(socket) => {
+                if self.sockets.get(&socket).and_then(Socket::local).is_some() {
+                    self.out.push_back(Output::Transmit { socket, to, payload });
+                }
+            }
+            Base::Relay(relay) => self.relay_send(now, relay, to, &payload),
+        }
+    }
+
+    /// The component that a base belongs to, if checks may use it: the policy may keep it out.
+    pub(crate) fn component_of(&self, base: Base) -> Option<Component> {
+        match base {
+            Base::Socket(id) => self.sockets.get(&id).filter(|s| s.local().is_some()).map(|s| s.component),
+            Base::Relay(id) => self.relays.get(&id).filter(|r| r.relayed.is_some()).map(|r| r.component),
+        }
+    }
+
+    /// Candidates to pair from: what the policy allows.
+    pub(crate) fn local_candidates(&self) -> &[LocalCandidate] {
+        &self.candidates
+    }
+
+    /// The best candidate of a base: what a peer-reflexive pair is formed with.
+    pub(crate) fn candidate_of(&self, base: Base) -> Option<&LocalCandidate> {
+        self.candidates.iter().filter(|c| c.base == base).max_by_key(|c| c.candidate.priority)
+    }
+
+    /// Whether a check of this pair can go out: relays need the peer's permission first.
+    pub(crate) fn readiness(&self, pair: &Pair) -> Readiness {
+        match pair.base() {
+            Base::Socket(_) => Readiness::Ready,
+            Base::Relay(id) => match self.relays.get(&id) {
+                Some(relay) => relay.permission(pair.remote.addr.ip()),
+                None => Readiness::Refused,
+            },
+        }
+    }
+
+    /// Opens the sockets that are missing.
+    pub(crate) fn open_sockets(&mut self) {
+        if !self.policy.uses_udp() {
+            return;
+        }
+        for (index, ip) in self.interfaces.clone().into_iter().enumerate() {
+            for component in self.components.clone() {
+                let same = |s: &Socket| s.is_wanted && s.ip == ip && s.component == component;
+                let known =
+                    self.sockets.values_mut().find(|s| same(s) && !matches!(s.state, SocketState::Failed { .. }));
+                if let Some(socket) = known {
+                    socket.index = index;
+                    continue;
+                }
+                let id = SocketId(self.next_socket);
+                self.next_socket += 1;
+                let state = SocketState::Opening { tries: 1 };
+                self.sockets.insert(id, Socket { component, index, ip, state, is_wanted: true });
+                let bind = self.bind_addr(ip);
+                self.out.push_back(Output::OpenSocket { id, bind });
+            }
+        }
+    }
+
+    /// A random port of the range; two agents on one host would otherwise race for the same ones in the same order.
+    fn bind_addr(&mut self, ip: IpAddr) -> SocketAddr {
+        let port = match self.port_range.clone() {
+            Some(range) if !range.is_empty() => self.rng.random_range(range),
+            Some(_) | None => 0,
+        };
+        SocketAddr::new(ip, port)
+    }
+
+    /// Takes the answer to `OpenSocket`.
+    pub(crate) fn socket_opened(&mut self, id: SocketId, local: SocketAddr) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        if !matches!(socket.state, SocketState::Opening { .. }) {
+            return;
+        }
+        socket.state = SocketState::Open { local };
+        let (component, index, is_wanted) = (socket.component, socket.index, socket.is_wanted);
+        if is_wanted && self.policy.allows(CandidateType::Host, None) {
+            let foundation =
+                self.foundations.get(Likeness { kind: CandidateType::Host, base: local.ip(), server: None });
+            let kind = CandidateType::Host;
+            let addr = Address { addr: local, base: Base::Socket(id), base_addr: local, related: None };
+            self.add_candidate(component, kind, addr, foundation, priority::local_preference(index, None), None);
+        }
+        self.sweep();
+    }
+
+    /// Takes a failure to bind (the next port of the range is tried), or the loss of a socket.
+    pub(crate) fn socket_failed(&mut self, now: Instant, id: SocketId, cause: String) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let ip = socket.ip;
+        if let SocketState::Opening { tries } = &mut socket.state
+            && *tries < BIND_TRIES_MAX
+            && self.port_range.is_some()
+        {
+            *tries += 1;
+            let bind = self.bind_addr(ip);
+            self.out.push_back(Output::OpenSocket { id, bind });
+            return;
+        }
+        let was_open = socket.local().is_some();
+        socket.state = SocketState::Failed { cause: cause.clone() };
+        self.fail_attempts_on(now, id, &cause);
+        self.candidates.retain(|c| c.base != Base::Socket(id));
+        if was_open {
+            self.news.push_back(News::BaseLost(Base::Socket(id)));
+        }
+    }
+
+    /// What a server saw of a socket (RFC 8445 §5.1.1.2).
+    pub(crate) fn add_reflexive(&mut self, id: SocketId, server: ServerId, mapped: SocketAddr) {
+        let Some(socket) = self.sockets.get(&id).filter(|s| s.is_wanted) else { return };
+        let (Some(local), component, index) = (socket.local(), socket.component, socket.index) else { return };
+        let kind = CandidateType::ServerReflexive;
+        let is_redundant = self.candidates.iter().any(|c| c.base == Base::Socket(id) && c.candidate.addr == mapped);
+        if is_redundant || !self.policy.allows(kind, None) || mapped.is_ipv4() != local.is_ipv4() {
+            return; // RFC 8445 §5.1.3; the policy has been applied before: without hosts a srflx equal to its base stays
+        }
+        let server = self.servers.get(server.0).map(|s| (s.addr.ip(), s.transport));
+        let foundation = self.foundations.get(Likeness { kind, base: local.ip(), server });
+        let related = if self.policy.hides_related() { Candidate::hidden_related(local) } else { local };
+        let addr = Address { addr: mapped, base: Base::Socket(id), base_addr: local, related: Some(related) };
+        self.add_candidate(component, kind, addr, foundation, priority::local_preference(index, None), None);
+    }
+
+    /// The address that a relay gave us; `mapped` is ours as the relay saw it.
+    pub(crate) fn add_relayed(&mut self, id: RelayId, relayed: SocketAddr, mapped: SocketAddr) {
+        let Some(relay) = self.relays.get(&id) else { return };
+        let (component, server, transport) = (relay.component, relay.server, relay.transport());
+        let kind = CandidateType::Relayed;
+        if !self.policy.allows(kind, Some(transport)) || self.candidates.iter().any(|c| c.base == Base::Relay(id)) {
+            return;
+        }
+        let server_ip = self.servers.get(server.0).map(|s| (s.addr.ip(), transport));
+        let foundation = self.foundations.get(Likeness { kind, base: relayed.ip(), server: server_ip });
+        let related = if self.policy.hides_related() { Candidate::hidden_related(relayed) } else { mapped };
+        let addr = Address { addr: relayed, base: Base::Relay(id), base_addr: relayed, related: Some(related) };
+        let preference = priority::local_preference(server.0, Some(transport));
+        self.add_candidate(component, kind, addr, foundation, preference, Some(transport));
+    }
+
+    fn add_candidate(
+        &mut self,
+        component: Component,
+        kind: CandidateType,
+        at: Address,
+        foundation: String,
+        local_preference: u16,
+        relay: Option<ServerTransport>,
+    ) {
+        let priority = priority::candidate_priority(kind, local_preference, component);
+        let transport = CandidateTransport::Udp;
+        let candidate =
+            Candidate { foundation, component, transport, priority, addr: at.addr, kind, related: at.related };
+        tracing::debug!(%candidate, "local candidate");
+        self.candidates.push(LocalCandidate {
+            candidate,
+            base: at.base,
+            base_addr: at.base_addr,
+            relay,
+            local_preference,
+        });
+        self.news.push_back(News::Candidate);
+    }
+
+    /// A peer-reflexive candidate of ours (RFC 8445 §7.2.5.3.1): only part of valid pairs, never paired itself.
+    pub(crate) fn peer_reflexive(&mut self, of: &LocalCandidate, mapped: SocketAddr) -> Candidate {
+        let kind = CandidateType::PeerReflexive;
+        let foundation = self.foundations.get(Likeness { kind, base: of.base_addr.ip(), server: None });
+        let related = if self.policy.hides_related() { Candidate::hidden_related(mapped) } else { of.base_addr };
+        let component = of.candidate.component;
+        let (transport, priority) = (CandidateTransport::Udp, of.check_priority());
+        Candidate { foundation, component, transport, priority, addr: mapped, kind, related: Some(related) }
+    }
+
+    /// What goes into SDP now.
+    pub(crate) fn description(&self) -> LocalDescription {
+        let mut candidates: Vec<Candidate> = self.candidates.iter().map(|c| c.candidate.clone()).collect();
+        candidates.sort_by_key(|c| std::cmp::Reverse(c.priority));
+        let defaults = self.components.iter().filter_map(|c| Some((*c, self.default_candidate(*c)?.candidate.addr)));
+        LocalDescription {
+            ufrag: self.credentials.ufrag.clone(),
+            pwd: self.credentials.pwd.clone(),
+            candidates,
+            defaults: defaults.collect(),
+            pacing: self.pacing,
+            options: OPTIONS,
+        }
+    }
+
+    /// RFC 8445 §5.1.4: the one most likely to work without ICE. Relayed, then reflexive, then host; IPv4 first.
+    pub(crate) fn default_candidate(&self, component: Component) -> Option<&LocalCandidate> {
+        let order = |c: &&LocalCandidate| {
+            let kind = match c.candidate.kind {
+                CandidateType::Relayed => 3,
+                CandidateType::ServerReflexive | CandidateType::PeerReflexive => 2,
+                CandidateType::Host => 1,
+            };
+            (kind, c.candidate.addr.is_ipv4(), c.candidate.priority)
+        };
+        self.candidates.iter().filter(|c| c.candidate.component == component).max_by_key(order)
+    }
+
+    /// New credentials, and candidates of what is still there; the rest is gathered again (RFC 8445 §9).
+    pub(crate) fn restart(&mut self, now: Instant, interfaces: Option<Vec<IpAddr>>, limit: Duration) {
+        self.credentials = Credentials::random(&mut self.rng);
+        if let Some(interfaces) = interfaces {
+            self.interfaces = usable_interfaces(&interfaces);
+        }
+        for socket in self.sockets.values_mut() {
+            socket.is_wanted &= self.interfaces.contains(&socket.ip);
+        }
+        let sockets = &self.sockets;
+        let is_on_live_socket = |id: SocketId| sockets.get(&id).is_some_and(|s| s.is_wanted);
+        let relays = &self.relays;
+        self.candidates.retain(|c| match c.base {
+            Base::Socket(id) => c.candidate.kind == CandidateType::Host && is_on_live_socket(id),
+            Base::Relay(id) => relays.get(&id).is_some_and(|r| r.socket().is_none_or(is_on_live_socket)),
+        });
+        self.probes.clear();
+        self.start_gathering(now, limit);
+    }
+
+    /// Releases everything but these bases.
+    pub(crate) fn retain_bases(&mut self, now: Instant, keep: &BTreeSet<Base>) {
+        self.candidates.retain(|c| keep.contains(&c.base));
+        self.attempts.clear();
+        for (id, socket) in &mut self.sockets {
+            socket.is_wanted = keep.contains(&Base::Socket(*id));
+        }
+        let unused: Vec<RelayId> = self.relays.keys().copied().filter(|id| !keep.contains(&Base::Relay(*id))).collect();
+        for id in unused {
+            self.free_relay(now, id);
+        }
+        self.keepalive_at = None;
+        self.sweep();
+    }
+
+    /// Component 2 is carried by component 1 from now on.
+    pub(crate) fn drop_rtcp(&mut self, now: Instant) {
+        if self.mux {
+            return;
+        }
+        self.mux = true;
+        self.components.retain(|c| *c == Component::Rtp);
+        self.candidates.retain(|c| c.candidate.component == Component::Rtp);
+        self.attempts.retain(|a| a.component == Component::Rtp);
+        for socket in self.sockets.values_mut().filter(|s| s.component == Component::Rtcp) {
+            socket.is_wanted = false;
+        }
+        let relays = self.relays.iter().filter(|(_, r)| r.component == Component::Rtcp);
+        for id in relays.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.free_relay(now, id);
+        }
+        self.sweep();
+    }
+
+    /// Closes sockets that nobody needs: no candidate, and no relay that is still being freed.
+    pub(crate) fn sweep(&mut self) {
+        let carrying: BTreeSet<SocketId> = self.relays.values().filter_map(Relay::socket).collect();
+        let idle = self.sockets.iter().filter(|(id, s)| !s.is_wanted && !carrying.contains(id));
+        for id in idle.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.sockets.remove(&id);
+            self.out.push_back(Output::CloseSocket(id));
+        }
+        if self.closing.is_some() && self.sockets.is_empty() && self.relays.is_empty() && !self.is_closed {
+            self.is_closed = true;
+            self.closing = None;
+            self.event(Event::Closed);
+        }
+    }
+
+    /// Whether a stream id is one of ours.
+    pub(crate) fn relay_on_stream(&self, id: StreamId) -> Option<RelayId> {
+        self.relays.iter().find(|(_, relay)| relay.stream() == Some(id)).map(|(id, _)| *id)
+    }
+}
+
+/// Where a candidate is and where it sends from.
+struct Address {
+    addr: SocketAddr,
+    base: Base,
+    base_addr: SocketAddr,
+    related: Option<SocketAddr>,
+}
+
+/// Without duplicates and addresses that cannot be bound; link-local ones last.
+pub(crate) fn usable_interfaces(interfaces: &[IpAddr]) -> Vec<IpAddr> {
+    let mut seen = BTreeSet::new();
+    let mut usable: Vec<IpAddr> = interfaces
+        .iter()
+        .copied()
+        .filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && seen.insert(*ip))
+        .take(INTERFACES_MAX)
+        .collect();
+    usable.sort_by_key(|ip| is_link_local(*ip)); // stable: the caller's order is the preference
+    usable
+}

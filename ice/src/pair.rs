@@ -1,0 +1,164 @@
+//! A candidate pair, its states and its result (RFC 8445 §6.1.2.2 to §6.1.2.6).
+//!
+//! ```text
+//!            unfreeze          check sent            response
+//!   Frozen ──────────▶ Waiting ──────────▶ InProgress ──────▶ Succeeded ──consent lost──▶ Failed
+//!      │                  ▲                    │  └──timeout, error──▶ Failed
+//!      └──triggered check─┴──487, triggered────┘          a triggered check revives it ─▶ Waiting
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::candidate::{Candidate, CandidateType, Component};
+use crate::check::CheckFailure;
+use crate::config::ServerTransport;
+use crate::description::Role;
+use crate::event::{PathClass, SocketId};
+use crate::priority;
+use crate::report::PairView;
+
+/// A relay of ours, numbered by the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RelayId(pub u32);
+
+/// Where a candidate really sends from (RFC 8445 §4). Streams of RFC 6544 candidates join here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Base {
+    Socket(SocketId),
+    Relay(RelayId),
+}
+
+/// A candidate of ours, with what only we know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LocalCandidate {
+    pub candidate: Candidate,
+    pub base: Base,
+    pub base_addr: SocketAddr,
+    /// How the relay is reached, for relayed candidates.
+    pub relay: Option<ServerTransport>,
+    pub local_preference: u16,
+}
+
+impl LocalCandidate {
+    /// PRIORITY of a check: as if it were peer-reflexive (RFC 8445 §7.1.1).
+    pub(crate) fn check_priority(&self) -> u32 {
+        priority::candidate_priority(CandidateType::PeerReflexive, self.local_preference, self.candidate.component)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PairId(pub u32);
+
+/// RFC 8445 §6.1.2.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PairState {
+    Frozen,
+    Waiting,
+    InProgress,
+    Succeeded { rtt: Duration },
+    Failed(CheckFailure),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    /// The candidate that the pair was formed with; reflexive ones only where the policy hides their host.
+    pub local: LocalCandidate,
+    pub remote: Candidate,
+    pub priority: u64,
+    pub state: PairState,
+    /// Once valid: the local candidate that the other side sees (RFC 8445 §7.2.5.3.2).
+    pub seen_as: Option<Candidate>,
+    pub nominated: bool,
+    /// The controlling side named it before it was valid here (RFC 8445 §7.3.1.5).
+    pub nominate_when_valid: bool,
+    /// NOMINATION value of the last check that named it; larger wins.
+    pub nomination: u32,
+}
+
+impl Pair {
+    pub(crate) fn new(local: LocalCandidate, remote: Candidate, role: Role) -> Self {
+        let priority = priority::pair_priority(role, local.candidate.priority, remote.priority);
+        Self {
+            local,
+            remote,
+            priority,
+            state: PairState::Frozen,
+            seen_as: None,
+            nominated: false,
+            nominate_when_valid: false,
+            nomination: 0,
+        }
+    }
+
+    pub(crate) fn component(&self) -> Component {
+        self.local.candidate.component
+    }
+
+    pub(crate) fn base(&self) -> Base {
+        self.local.base
+    }
+
+    /// Pair foundation, RFC 8445 §6.1.2.6.
+    pub(crate) fn has_foundation_of(&self, other: &Self) -> bool {
+        self.local.candidate.foundation == other.local.candidate.foundation
+            && self.remote.foundation == other.remote.foundation
+    }
+
+    pub(crate) fn is_valid(&self) -> bool {
+        matches!(self.state, PairState::Succeeded { .. })
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        match self.state {
+            PairState::Frozen | PairState::Waiting | PairState::InProgress => true,
+            PairState::Succeeded { .. } | PairState::Failed(_) => false,
+        }
+    }
+
+    /// The local end as the other side sees it, or as far as known.
+    pub(crate) fn local_end(&self) -> &Candidate {
+        self.seen_as.as_ref().unwrap_or(&self.local.candidate)
+    }
+
+    /// The worse end decides.
+    pub(crate) fn class(&self) -> PathClass {
+        let local = match self.local.relay {
+            Some(ServerTransport::Udp) => PathClass::RelayUdp,
+            Some(ServerTransport::Tcp | ServerTransport::Tls) => PathClass::RelayTcp,
+            None => class_of(self.local_end().kind),
+        };
+        local.max(class_of(self.remote.kind))
+    }
+
+    /// Better pairs are smaller: class first, then pair priority.
+    pub(crate) fn rank(&self) -> Rank {
+        Rank { class: self.class(), priority: std::cmp::Reverse(self.priority) }
+    }
+
+    pub(crate) fn view(&self) -> PairView {
+        match self.state {
+            PairState::Frozen => PairView::Frozen,
+            PairState::Waiting => PairView::Waiting,
+            PairState::InProgress => PairView::InProgress,
+            PairState::Succeeded { rtt } => PairView::Succeeded { rtt },
+            PairState::Failed(cause) => PairView::Failed(cause),
+        }
+    }
+}
+
+/// Order of preference among pairs; the smallest is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub class: PathClass,
+    pub priority: std::cmp::Reverse<u64>,
+}
+
+/// What one end alone allows. How the other side reaches its relay it does not say.
+fn class_of(kind: CandidateType) -> PathClass {
+    match kind {
+        CandidateType::Host => PathClass::Direct,
+        CandidateType::ServerReflexive | CandidateType::PeerReflexive => PathClass::Reflexive,
+        CandidateType::Relayed => PathClass::RelayUdp,
+    }
+}
