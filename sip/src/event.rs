@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub use crate::digest::Secret;
 use crate::message::{Headers, Method};
 use crate::uri::Uri;
 
@@ -40,27 +41,6 @@ macro_rules! short_display {
     )*};
 }
 short_display!(FlowId "f", LegId "leg", DialogId "d", RequestId "r", ReferId "ref");
-
-/// A text that never shows up in logs: its `Debug` prints `***`.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for computing a digest.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// What carries the messages of a flow. `tls` is TLS over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -399,7 +379,7 @@ pub enum Event {
 
     /// REFER (RFC 3515 §2.4): `accept_refer` or `reject_refer`. `replaces`: raw Replaces header of an attended transfer.
     TransferRequested {
-        dialog: Option<DialogId>,
+        dialog: DialogId,
         refer: ReferId,
         refer_to: String,
         replaces: Option<String>,

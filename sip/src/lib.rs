@@ -12,6 +12,7 @@
 //! What this crate does not do: it opens no socket, asks no DNS server and reads no clock; time, bytes and
 //! answers are arguments (`client/docs/architecture.md`).
 
+pub(crate) mod auth;
 pub mod dialog;
 pub mod digest;
 pub mod endpoint;
@@ -22,7 +23,9 @@ pub mod locate;
 pub mod message;
 pub mod multipart;
 pub mod parse;
+pub mod register;
 pub mod sdp;
+pub mod session;
 pub mod transaction;
 pub mod transport;
 pub mod uri;

@@ -91,6 +91,10 @@ pub enum LayerEvent {
         tx: ClientTx,
         cause: String,
     },
+    /// The client transaction is gone; no further answer will come.
+    Ended {
+        tx: ClientTx,
+    },
     /// No ACK to a refusal: nothing to do but to know it.
     NoAck {
         tx: ServerTx,
@@ -226,7 +230,12 @@ impl Transactions {
     }
 
     pub fn poll_output(&mut self) -> LayerOutput {
-        self.outputs.pop_front().unwrap_or_else(|| LayerOutput::Timeout(self.timers.first().map(|(at, _)| *at)))
+        self.outputs.pop_front().unwrap_or_else(|| LayerOutput::Timeout(self.deadline()))
+    }
+
+    /// When [`Transactions::handle_timeout`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
     }
 
     /// The flow is gone: its client transactions fail, its server transactions are forgotten.
@@ -240,6 +249,7 @@ impl Transactions {
                 let cause = cause.to_owned();
                 self.outputs.push_back(LayerOutput::Event(LayerEvent::FlowLost { tx, cause }));
             }
+            self.outputs.push_back(LayerOutput::Event(LayerEvent::Ended { tx }));
         }
         let servers: Vec<ServerTx> = self.servers.iter().filter(|(_, s)| s.flow == flow).map(|(tx, _)| *tx).collect();
         for tx in servers {
@@ -338,7 +348,7 @@ impl Transactions {
                 let trying = Message::Response(request.response(100, "")).to_bytes();
                 ServerMachine::Invite(ServerInvite::new(trying, origin.reliable))
             }
-            _ => ServerMachine::Other(ServerOther::new(origin.reliable)),
+            _ => ServerMachine::Other(ServerOther::new(now, origin.reliable)),
         };
         self.server_keys.insert(key.clone(), tx);
         let Origin { flow, from, respond_to, reliable: _ } = origin;
@@ -361,10 +371,10 @@ impl Transactions {
             }),
             ClientMachine::Other(machine) => machine.handle_response(now, response.status),
         };
-        self.drain_client(tx);
         if verdict == Verdict::Pass {
             self.outputs.push_back(LayerOutput::Event(LayerEvent::Response { tx, response: Box::new(response) }));
         }
+        self.drain_client(tx);
     }
 
     fn drain_client(&mut self, tx: ClientTx) {
@@ -385,6 +395,7 @@ impl Transactions {
         };
         if client.is_terminated() {
             self.remove_client(tx);
+            self.outputs.push_back(LayerOutput::Event(LayerEvent::Ended { tx }));
             return;
         }
         let before = std::mem::replace(&mut client.deadline, deadline);

@@ -11,8 +11,8 @@ use super::timers::{PATIENCE, unless_reliable};
 
 #[derive(Debug)]
 enum State {
-    Trying,
-    Proceeding { last: Vec<u8> },
+    Trying { end_at: Instant },
+    Proceeding { last: Vec<u8>, end_at: Instant },
     Completed { response: Vec<u8>, end_at: Instant },
     Terminated,
 }
@@ -26,16 +26,17 @@ pub struct ServerOther {
 }
 
 impl ServerOther {
-    pub fn new(reliable: bool) -> Self {
-        Self { state: State::Trying, reliable, outputs: VecDeque::new() }
+    /// Whoever asked gives up after 64·T1 (Timer F): an owner that never answers leaves nothing behind.
+    pub fn new(now: Instant, reliable: bool) -> Self {
+        Self { state: State::Trying { end_at: now + PATIENCE }, reliable, outputs: VecDeque::new() }
     }
 
     pub fn respond(&mut self, now: Instant, status: u16, response: Vec<u8>) {
         match (&mut self.state, status) {
-            (State::Trying | State::Proceeding { .. }, 100..=199) => {
-                self.state = State::Proceeding { last: response.clone() };
+            (State::Trying { end_at } | State::Proceeding { end_at, .. }, 100..=199) => {
+                self.state = State::Proceeding { last: response.clone(), end_at: *end_at };
             }
-            (State::Trying | State::Proceeding { .. }, _) => {
+            (State::Trying { .. } | State::Proceeding { .. }, _) => {
                 let end_at = now + unless_reliable(self.reliable, PATIENCE);
                 self.state = State::Completed { response: response.clone(), end_at };
             }
@@ -47,17 +48,21 @@ impl ServerOther {
     /// The request came again.
     pub fn handle_retransmission(&mut self) {
         match &self.state {
-            State::Proceeding { last: bytes } | State::Completed { response: bytes, .. } => {
+            State::Proceeding { last: bytes, .. } | State::Completed { response: bytes, .. } => {
                 self.outputs.push_back(Output::Transmit(bytes.clone()));
             }
-            State::Trying | State::Terminated => {}
+            State::Trying { .. } | State::Terminated => {}
         }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
-            State::Completed { end_at, .. } if now >= *end_at => self.state = State::Terminated,
-            State::Trying | State::Proceeding { .. } | State::Completed { .. } | State::Terminated => {}
+            State::Trying { end_at } | State::Proceeding { end_at, .. } | State::Completed { end_at, .. }
+                if now >= *end_at =>
+            {
+                self.state = State::Terminated;
+            }
+            State::Trying { .. } | State::Proceeding { .. } | State::Completed { .. } | State::Terminated => {}
         }
     }
 
@@ -67,7 +72,7 @@ impl ServerOther {
 
     /// Not finally answered.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Trying | State::Proceeding { .. })
+        matches!(self.state, State::Trying { .. } | State::Proceeding { .. })
     }
 
     pub fn is_terminated(&self) -> bool {
@@ -76,8 +81,10 @@ impl ServerOther {
 
     fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Completed { end_at, .. } => Some(*end_at),
-            State::Trying | State::Proceeding { .. } | State::Terminated => None,
+            State::Trying { end_at } | State::Proceeding { end_at, .. } | State::Completed { end_at, .. } => {
+                Some(*end_at)
+            }
+            State::Terminated => None,
         }
     }
 }
@@ -89,9 +96,9 @@ mod tests {
 
     #[test]
     fn a_repeated_request_gets_the_same_answer_for_32_seconds() {
-        let mut tx = ServerOther::new(false);
+        let mut tx = ServerOther::new(epoch(), false);
         tx.handle_retransmission();
-        assert_eq!(tx.poll_output(), Output::Timeout(None), "no answer yet, nothing to repeat");
+        assert_eq!(tx.poll_output(), Output::Timeout(Some(epoch() + PATIENCE)), "no answer yet, nothing to repeat");
         tx.respond(epoch(), 200, b"200".to_vec());
         tx.handle_retransmission();
         tx.respond(epoch(), 500, b"500".to_vec());
