@@ -176,7 +176,7 @@ impl Agent {
         self.half.drop_rtcp(self.now);
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             for is_previous in [false, true] {
-                self.with_session(id, is_previous, |session, cx| session.drop_rtcp(cx));
+                self.with_session(id, is_previous, Session::drop_rtcp);
             }
         }
     }
@@ -192,7 +192,7 @@ impl Agent {
     /// The re-INVITE that announced the nominated pairs was answered: dialects that move at the answer move now.
     pub fn announced(&mut self, now: Instant, peer: PeerId) {
         self.now = now;
-        self.with_session(peer, false, |session, cx| session.move_to_selected(cx));
+        self.with_session(peer, false, Session::move_to_selected);
         self.settle(now);
     }
 
@@ -364,9 +364,9 @@ impl Agent {
 
     /// What all peers together still need.
     pub(crate) fn bases_in_use(&self) -> BTreeSet<Base> {
-        let sessions = self.peers.values().flat_map(|peer| peer.sessions());
+        let sessions = self.peers.values().flat_map(Peer::sessions);
         let plain = self.plain.values().filter_map(|plain| plain.base);
-        sessions.flat_map(|session| session.bases()).chain(plain).collect()
+        sessions.flat_map(Session::bases).chain(plain).collect()
     }
 }
 

@@ -88,7 +88,7 @@ impl Session {
         while !self.has_failed {
             let half = &*cx.half;
             let Some(id) = self.checklist.take_next(|pair| half.readiness(pair)) else { return false };
-            let is_valid = self.checklist.get(id).is_some_and(|pair| pair.is_valid());
+            let is_valid = self.checklist.get(id).is_some_and(super::pair::Pair::is_valid);
             let is_nomination =
                 is_valid && self.role == Role::Controlling && self.nominating.values().any(|n| *n == id);
             if is_nomination {
@@ -191,7 +191,7 @@ impl Session {
             let Some(check) = self.checks.remove(&id) else { continue };
             match check.purpose {
                 Purpose::Connectivity if !check.is_cancelled => {
-                    self.pair_failed(cx, check.pair, CheckFailure::NoAnswer)
+                    self.pair_failed(cx, check.pair, CheckFailure::NoAnswer);
                 }
                 Purpose::Nomination => self.pair_failed(cx, check.pair, CheckFailure::NoAnswer),
                 Purpose::Connectivity | Purpose::Consent => {}

@@ -93,10 +93,10 @@ impl Checklist {
 
     /// Pairs local candidates with remote ones that have no pair yet, and unfreezes one of each foundation. Returns the
     /// new pairs.
-    pub(crate) fn form<'a>(&mut self, local: impl Iterator<Item = &'a LocalCandidate> + Clone) -> Vec<PairId> {
+    pub(crate) fn form(&mut self, local: &[LocalCandidate]) -> Vec<PairId> {
         let mut added = Vec::new();
         for remote in self.remote.clone() {
-            for local in local.clone().filter(|l| can_pair(&l.candidate, &remote)) {
+            for local in local.iter().filter(|l| can_pair(&l.candidate, &remote)) {
                 added.extend(self.add_pair(local, &remote));
             }
         }

@@ -29,6 +29,7 @@ const RESCUE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Freshness of one valid pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "instants are named so everywhere")]
 pub(crate) struct Consent {
     pub next_at: Instant,
     pub expires_at: Instant,
@@ -99,7 +100,7 @@ impl Session {
         if !is_suspect || is_recent || !may {
             return;
         }
-        let Some(component) = self.checklist.get(id).map(|pair| pair.component()) else { return };
+        let Some(component) = self.checklist.get(id).map(super::pair::Pair::component) else { return };
         if let Some(consent) = self.consents.get_mut(&id) {
             consent.rescue_at = Some(cx.now);
         }

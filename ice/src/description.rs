@@ -25,6 +25,7 @@ pub struct LocalDescription {
 
 /// The other half, read from an offer or answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one attribute of the description")]
 pub struct RemoteDescription {
     pub ufrag: String,
     pub pwd: Secret,

@@ -332,7 +332,11 @@ impl Half {
         let Some(config) = self.servers.get(server.0) else { return };
         let wants_relay = config.credentials.is_some();
         let of_server = || self.attempts.iter().filter(|a| a.server == server && a.is_relay() == wants_relay);
-        let transport = self.relays.values().find(|r| r.server == server && r.relayed.is_some()).map(|r| r.transport());
+        let transport = self
+            .relays
+            .values()
+            .find(|r| r.server == server && r.relayed.is_some())
+            .map(super::relay::Relay::transport);
         let outcome = if of_server().any(|a| matches!(a.state, AttemptState::Succeeded)) {
             ServerOutcome::Works(transport.unwrap_or(config.transport))
         } else if of_server().all(|a| !a.is_open()) {
@@ -467,7 +471,7 @@ impl Half {
                     self.plan_for_socket(now, id);
                 }
             }
-            Input::SocketFailed { id, cause } => self.socket_failed(now, id, cause),
+            Input::SocketFailed { id, cause } => self.socket_failed(now, id, &cause),
             Input::StreamOpened { id, .. } => self.stream_opened(now, id),
             Input::StreamData { id, bytes } => self.stream_data(now, id, bytes),
             Input::StreamClosed { id, cause } => self.stream_closed(now, id, &cause),

@@ -263,7 +263,7 @@ impl Half {
     }
 
     /// Takes a failure to bind (the next port of the range is tried), or the loss of a socket.
-    pub(crate) fn socket_failed(&mut self, now: Instant, id: SocketId, cause: String) {
+    pub(crate) fn socket_failed(&mut self, now: Instant, id: SocketId, cause: &str) {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         let ip = socket.ip;
         if let SocketState::Opening { tries } = &mut socket.state
@@ -276,8 +276,8 @@ impl Half {
             return;
         }
         let was_open = socket.local().is_some();
-        socket.state = SocketState::Failed { cause: cause.clone() };
-        self.fail_attempts_on(now, id, &cause);
+        socket.state = SocketState::Failed { cause: cause.to_owned() };
+        self.fail_attempts_on(now, id, cause);
         self.candidates.retain(|c| c.base != Base::Socket(id));
         if was_open {
             self.news.push_back(News::BaseLost(Base::Socket(id)));
@@ -310,8 +310,8 @@ impl Half {
         }
         let server_ip = self.servers.get(server.0).map(|s| (s.addr.ip(), transport));
         let foundation = self.foundations.get(Likeness { kind, base: relayed.ip(), server: server_ip });
-        let related = if self.policy.hides_related() { Candidate::hidden_related(relayed) } else { mapped };
-        let addr = Address { addr: relayed, base: Base::Relay(id), base_addr: relayed, related: Some(related) };
+        let raddr = if self.policy.hides_related() { Candidate::hidden_related(relayed) } else { mapped };
+        let addr = Address { addr: relayed, base: Base::Relay(id), base_addr: relayed, related: Some(raddr) };
         let preference = priority::local_preference(server.0, Some(transport));
         self.add_candidate(component, kind, addr, foundation, preference, Some(transport));
     }
@@ -454,6 +454,7 @@ impl Half {
 }
 
 /// Where a candidate is and where it sends from.
+#[derive(Clone, Copy)]
 struct Address {
     addr: SocketAddr,
     base: Base,

@@ -74,6 +74,7 @@ impl Peer {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub(crate) struct Session {
     pub local: Credentials,
     pub remote: RemoteDescription,
@@ -155,7 +156,7 @@ impl Session {
             return;
         }
         let local: Vec<LocalCandidate> = cx.half.local_candidates().to_vec();
-        let added = self.checklist.form(local.iter());
+        let added = self.checklist.form(&local);
         for id in added {
             if let Some((base, remote)) = self.checklist.get(id).map(|p| (p.base(), p.remote.addr)) {
                 ask_permission(cx, base, remote.ip());

@@ -12,7 +12,12 @@ use crate::event::Output;
 use crate::pair::Base;
 
 /// A latched source gives way to another after this silence: media comes every 20 ms, RTCP every 5 s.
-const LATCH_SILENCE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
+const fn latch_silence(component: Component) -> Duration {
+    match component {
+        Component::Rtp => Duration::from_secs(2),
+        Component::Rtcp => Duration::from_secs(15),
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plain {
@@ -79,8 +84,7 @@ impl Agent {
         if plain.base != Some(base) {
             return;
         }
-        let [rtp, rtcp] = LATCH_SILENCE;
-        let silence = if carrier == Component::Rtp { rtp } else { rtcp };
+        let silence = latch_silence(carrier);
         let is_held = plain.latched_at.is_some_and(|at| now < at + silence);
         if from != plain.remote {
             if is_held {

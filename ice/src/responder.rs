@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use crate::agent::Agent;
 use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
+use crate::check::CheckFailure;
 use crate::config::Secret;
 use crate::description::Role;
 use crate::event::{Event, PeerId};
@@ -25,7 +26,7 @@ use crate::stun::{
 pub(crate) const EARLY_MAX: usize = 100;
 
 /// What a valid check says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
     pub base: Base,
     pub from: SocketAddr,
@@ -127,7 +128,7 @@ impl Agent {
         match roles {
             Roles::Refuse => return self.refuse(base, from, message, 487, Some(key)),
             Roles::Switch if !role.1 => {
-                self.with_session(peer, is_previous, |session, cx| session.switch_role(cx));
+                self.with_session(peer, is_previous, Session::switch_role);
             }
             Roles::Switch | Roles::Agree => {}
         }
@@ -189,7 +190,7 @@ impl Agent {
         if self.half.credentials.ufrag == local_ufrag {
             return Some(Sender::Early(self.half.credentials.pwd.clone()));
         }
-        let mut sessions = self.peers.values().flat_map(|peer| peer.sessions());
+        let mut sessions = self.peers.values().flat_map(super::peer::Peer::sessions);
         sessions.find(|s| s.local.ufrag == local_ufrag).map(|s| Sender::Early(s.local.pwd.clone()))
     }
 
@@ -264,8 +265,8 @@ impl Session {
         }
         match pair.state {
             PairState::Succeeded { .. } if is_naming => self.nominate(cx, id),
-            PairState::Succeeded { .. } => {}
-            PairState::Failed(crate::check::CheckFailure::Policy) => {}
+            // What the policy forbids stays forbidden.
+            PairState::Succeeded { .. } | PairState::Failed(CheckFailure::Policy) => {}
             PairState::InProgress | PairState::Frozen | PairState::Waiting | PairState::Failed(_) => {
                 pair.nominate_when_valid |= is_naming;
                 self.cancel_checks(cx.now, id);

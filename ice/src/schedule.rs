@@ -37,7 +37,7 @@ impl Agent {
     fn take_news(&mut self) {
         while let Some(news) = self.half.news.pop_front() {
             match news {
-                News::Candidate => self.each_session(|session, cx| session.form(cx)),
+                News::Candidate => self.each_session(super::peer::Session::form),
                 News::Packet { base, from, payload } => self.packet(base, from, &payload),
                 News::BaseLost(base) => self.each_session(|session, cx| session.base_lost(cx, base)),
                 News::SessionFailed(peer) => {
@@ -57,7 +57,7 @@ impl Agent {
     }
 
     fn run_peers(&mut self) {
-        self.each_session(|session, cx| session.run(cx));
+        self.each_session(super::peer::Session::run);
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             let Some(mut peer) = self.peers.remove(&id) else { continue };
             peer.settle_restart(&mut self.context(id));

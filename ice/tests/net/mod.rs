@@ -80,6 +80,7 @@ pub struct Net {
     pub blocked: Vec<(IpAddr, IpAddr)>,
     /// Everything that was sent, for comparison of runs.
     pub trace: Vec<u8>,
+    pub wakeups: usize,
 }
 
 impl Net {
@@ -97,6 +98,7 @@ impl Net {
             server: TurnServer::new(addr(SERVER)),
             blocked: Vec::new(),
             trace: Vec::new(),
+            wakeups: 0,
         }
     }
 
@@ -218,6 +220,7 @@ impl Net {
         let (inside, target) = (Self::lan(from.ip()), Self::lan(to.ip()));
         let source = match (inside, target) {
             (a, b) if a == b => from,
+            (Some(lan), None) if self.nats.get(&lan).is_some_and(|nat| nat.public == to.ip()) => return, // no hairpinning
             (_, Some(_)) => return, // a private address elsewhere
             (Some(lan), None) => match self.nats.get_mut(&lan) {
                 Some(nat) => nat.out(from, to),
@@ -308,7 +311,10 @@ impl Net {
                     let delivery = self.queue.remove(&key).unwrap();
                     self.deliver(delivery);
                 }
-                (_, Some((_, host))) => self.input(host, Input::Timeout),
+                (_, Some((_, host))) => {
+                    self.wakeups += 1;
+                    self.input(host, Input::Timeout);
+                }
                 (_, None) => break,
             }
         }
@@ -317,7 +323,7 @@ impl Net {
 
     /// Gathers and returns what goes into SDP.
     pub fn gather(&mut self, host: usize) -> LocalDescription {
-        self.with(host, |agent, now| agent.gather(now));
+        self.with(host, Agent::gather);
         self.run(ms(600));
         self.gathered(host)
     }

@@ -167,13 +167,13 @@ impl TurnServer {
                 answer
                     .with(&Attribute::XorRelayedAddress(SocketAddr::new(self.addr.ip(), self.next_port)))
                     .with(&Attribute::XorMappedAddress(mapped))
-                    .with(&Attribute::Lifetime(Duration::from_secs(600)))
+                    .with(&Attribute::Lifetime(Duration::from_mins(10)))
             }
             Method::REFRESH if message.lifetime() == Some(Duration::ZERO) => {
                 self.allocations.remove(&client);
                 answer.with(&Attribute::Lifetime(Duration::ZERO))
             }
-            Method::REFRESH => answer.with(&Attribute::Lifetime(Duration::from_secs(600))),
+            Method::REFRESH => answer.with(&Attribute::Lifetime(Duration::from_mins(10))),
             Method::CREATE_PERMISSION | Method::CHANNEL_BIND => {
                 let Some(allocation) = self.allocations.get_mut(&client) else { return refuse(437) };
                 let peer = message.xor_peer_address().unwrap();
