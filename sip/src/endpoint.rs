@@ -47,7 +47,7 @@ pub(crate) enum Owner {
     Reinvite(DialogId),
     Update(DialogId),
     Bye(DialogId),
-    Prack,
+    Prack(DialogId),
     Cancel,
     /// NOTIFY about a transfer.
     Notify(ReferId),

@@ -324,6 +324,7 @@ pub enum Event {
         offer: bool,
         headers: Box<Headers>,
     },
+    /// The call attempt is over, and its early dialogs with it.
     Failed(Box<CallFailed>),
     /// The caller gave up before we answered; Reason header if any (`SIP;cause=200` = answered elsewhere).
     Cancelled {
@@ -455,8 +456,6 @@ pub enum CommandError {
         "request of {bytes} bytes is larger than {limit} and must not go over UDP; use a TCP flow (RFC 3261 §18.1.1)"
     )]
     TooLarge { bytes: usize, limit: usize },
-    #[error("the last reliable 1xx of {0} is not acknowledged yet (RFC 3262 §3)")]
-    PrackPending(LegId),
     #[error("{limit} {what} are open already")]
     TooMany { what: &'static str, limit: usize },
     #[error("{0:?} is not a SIP URI")]

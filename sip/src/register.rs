@@ -265,7 +265,16 @@ impl Endpoint {
             headers: headers.clone(),
         };
         self.keep_alive(now, hop, headers, outbound);
+        self.adopt_dialogs(hop);
         self.emit(Event::Registered(Box::new(registered)));
+    }
+
+    /// Dialogs whose flow is gone go on over the registered one.
+    fn adopt_dialogs(&mut self, hop: Hop) {
+        for session in self.sessions.values_mut().filter(|session| !self.flows.contains_key(&session.hop.flow)) {
+            session.hop = hop;
+            session.direct = true;
+        }
     }
 
     /// `received` and `rport` of our Via (RFC 3581 §4). On UDP they become the address of our Contact.

@@ -138,7 +138,7 @@ impl Endpoint {
             Owner::Reinvite(dialog) | Owner::Update(dialog) => self.rebind_reoffer(dialog, new),
             Owner::Register(number) => self.rebind_registration(number),
             Owner::Bye(_)
-            | Owner::Prack
+            | Owner::Prack(_)
             | Owner::Cancel
             | Owner::Notify(_)
             | Owner::InDialog(..)
@@ -148,15 +148,10 @@ impl Endpoint {
 
     fn next_cseq(&mut self, owner: Owner, last: u32) -> u32 {
         let dialog = match owner {
-            Owner::Reinvite(dialog) | Owner::Update(dialog) | Owner::Bye(dialog) | Owner::InDialog(dialog, _) => {
-                Some(dialog)
-            }
-            Owner::Register(_)
-            | Owner::Invite(_)
-            | Owner::Prack
-            | Owner::Cancel
-            | Owner::Notify(_)
-            | Owner::Request(_) => None,
+            Owner::Reinvite(dialog) | Owner::Update(dialog) | Owner::Bye(dialog) => Some(dialog),
+            Owner::InDialog(dialog, _) | Owner::Prack(dialog) => Some(dialog),
+            Owner::Notify(refer) => self.refers.get(&refer).map(|refer| refer.dialog),
+            Owner::Register(_) | Owner::Invite(_) | Owner::Cancel | Owner::Request(_) => None,
         };
         let next = last.saturating_add(1);
         match dialog.and_then(|id| self.sessions.get_mut(&id)) {
@@ -182,7 +177,7 @@ impl Endpoint {
             Owner::Reinvite(dialog) => self.handle_reinvite_response(now, dialog, answer),
             Owner::Update(dialog) => self.handle_update_response(now, dialog, answer),
             Owner::Bye(dialog) => self.handle_bye_response(dialog, response),
-            Owner::Prack | Owner::Cancel => {}
+            Owner::Prack(_) | Owner::Cancel => {}
             Owner::Notify(refer) => self.handle_notify_response(refer, response),
             Owner::InDialog(dialog, request) => {
                 self.report_response(request, response, local);

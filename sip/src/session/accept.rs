@@ -35,8 +35,6 @@ pub(crate) struct Callee {
     pub(crate) accept_queued: Option<String>,
     /// RSeq of the last reliable answer.
     pub(crate) rseq: Option<u32>,
-    /// Our SDP went out reliably: offer and answer are complete, the 200 carries none.
-    pub(crate) negotiated: bool,
     /// The 200 is out.
     pub(crate) answered: bool,
 }
@@ -81,7 +79,6 @@ impl Endpoint {
             queued: None,
             accept_queued: None,
             rseq: None,
-            negotiated: false,
             answered: false,
         };
         self.legs.insert(leg, Leg::Callee(Box::new(callee)));
@@ -169,10 +166,10 @@ impl Endpoint {
         }
         callee.answered = true;
         callee.provisional = Provisional::None;
-        let (tx, id, request, negotiated) = (callee.tx, callee.dialog, callee.request.clone(), callee.negotiated);
-        let body = (!negotiated).then_some(sdp);
-        let offered = sdp_of(&request.headers, &request.body).is_none() && body.is_some();
-        let response = self.make_success(now, id, &request, body);
+        let (tx, id, request) = (callee.tx, callee.dialog, callee.request.clone());
+        // After a reliable 183 the caller ignores this SDP (RFC 3261 §13.2.1); others rely on it.
+        let offered = sdp_of(&request.headers, &request.body).is_none();
+        let response = self.make_success(now, id, &request, Some(sdp));
         self.send_success(now, id, tx, response, cseq_of(&request.headers), true, offered);
         self.settle(now);
         Ok(())
@@ -299,6 +296,10 @@ impl Endpoint {
                 Leg::Callee(_) | Leg::Caller(_) => None,
             })
             .collect();
+        for session in self.sessions.values_mut().filter(|session| session.hop.flow == flow) {
+            session.incoming = None;
+            session.unacked.take_if(|unacked| !unacked.initial);
+        }
         for (leg, dialog) in lost {
             self.legs.remove(&leg);
             self.remove_session(dialog);

@@ -10,6 +10,7 @@
 //! [`reinvite`], [`update`], [`refresh`]: changing and keeping a session. [`bye`]: ending it. [`refer`]: transfer.
 //! [`service`] and [`message`]: requests outside dialogs.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::dialog::Dialog;
@@ -194,7 +195,10 @@ impl Session {
             return self.hop;
         }
         let target = &self.dialog.target;
-        let to = target.host.ip().map(|ip| (ip, target.port.unwrap_or(transport.default_port())).into());
+        // A private address that came from a public one cannot be reached: its NAT forwards the public one.
+        let reachable = |ip: &IpAddr| !is_private(*ip) || is_private(self.hop.to.ip());
+        let to = target.host.ip().filter(reachable);
+        let to = to.map(|ip| (ip, target.port.unwrap_or(transport.default_port())).into());
         Hop { flow: self.hop.flow, to: to.unwrap_or(self.hop.to) }
     }
 
@@ -264,6 +268,13 @@ impl Endpoint {
     pub fn replaces_value(&self, dialog: DialogId) -> Option<String> {
         let key = self.sessions.get(&dialog)?.dialog.key();
         Some(format!("{};to-tag={};from-tag={}", key.call_id, key.remote_tag, key.local_tag))
+    }
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 

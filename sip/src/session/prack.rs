@@ -84,7 +84,6 @@ impl Endpoint {
         let callee = self.callee(leg)?;
         if let Provisional::Reliable { rseq, .. } = &provisional {
             callee.rseq = Some(*rseq);
-            callee.negotiated |= has_sdp;
         }
         // A later 180 must not end the repetition of the 183 before it.
         if !matches!((&provisional, &callee.provisional), (Provisional::None, Provisional::Plain { .. })) {
@@ -136,7 +135,7 @@ impl Endpoint {
         if let Ok((hop, mut prack)) = self.make_dialog_request(id, Method::Prack) {
             prack.headers.push("RAck", RAck { rseq, cseq }.to_string());
             // A lost flow shows up at the INVITE itself.
-            let _ = self.send_request(now, hop, prack, Owner::Prack);
+            let _ = self.send_request(now, hop, prack, Owner::Prack(id));
         }
         true
     }

@@ -10,8 +10,8 @@ use crate::event::{Config, DialogId, EndCause, Event};
 use crate::header::{MinSe, Refresher, SessionExpires};
 use crate::message::{Headers, Method, Response};
 
-/// How long to wait when a refresh is due while an offer is pending.
-const POSTPONED: Duration = Duration::from_secs(2);
+/// How long to wait when a refresh is due while an offer is pending, or was refused.
+const POSTPONED: Duration = Duration::from_secs(5);
 
 /// The running timer of one session.
 #[derive(Debug, Clone, Copy)]
@@ -154,9 +154,14 @@ impl Endpoint {
         // UPDATE without SDP changes nothing; a re-INVITE must repeat the SDP of the last one (RFC 4028 §7.4).
         let (method, sdp) =
             if session.peer.update { (Method::Update, None) } else { (Method::Invite, session.local_sdp.clone()) };
-        if self.send_offer(now, id, method, sdp, true).is_err()
-            && let Some(timer) = self.sessions.get_mut(&id).and_then(|session| session.timer.as_mut())
-        {
+        if self.send_offer(now, id, method, sdp, true).is_err() {
+            self.postpone_refresh(now, id);
+        }
+    }
+
+    /// The refresh could not be sent, or was refused: again, while the interval lasts.
+    pub(crate) fn postpone_refresh(&mut self, now: Instant, id: DialogId) {
+        if let Some(timer) = self.sessions.get_mut(&id).and_then(|session| session.timer.as_mut()) {
             timer.refresh_at = Some(now + POSTPONED);
         }
     }

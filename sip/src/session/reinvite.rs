@@ -134,15 +134,16 @@ impl Endpoint {
         if session.state == State::Ending {
             return;
         }
-        if status == 491 {
+        if outgoing.refresh {
+            self.postpone_refresh(now, id);
+        } else if status == 491 {
             let after = if session.caller { 2100..4000 } else { 0..2000 };
             let wait = Duration::from_millis(self.rng.random_range(after) / 10 * 10);
-            if let Some(session) = self.sessions.get_mut(&id).filter(|_| !outgoing.refresh) {
+            if let Some(session) = self.sessions.get_mut(&id) {
                 session.retry = Some((now + wait, outgoing.method, outgoing.sdp));
             }
             return;
-        }
-        if !outgoing.refresh {
+        } else {
             self.emit(Event::ReofferFailed { dialog: id, status, reason });
         }
         self.handle_dialog_failure(now, id, status);
@@ -179,6 +180,15 @@ impl Endpoint {
 
     /// What re-INVITE and UPDATE share at the receiver (RFC 3261 §14.2, RFC 3311 §5.2).
     pub(crate) fn take_offer(&mut self, now: Instant, tx: ServerTx, request: &Request, id: DialogId) {
+        if let Some(min_se) = min_se_fault(&self.config, &request.headers) {
+            let mut response = self.make_response(request, 422, "");
+            response.headers.push("Min-SE", min_se.0.to_string());
+            return self.transactions.respond(now, tx, response);
+        }
+        let sdp = sdp_of(&request.headers, &request.body);
+        if request.method == Method::Update && sdp.is_none() {
+            return self.take_refresh(now, tx, request, id);
+        }
         let Some(session) = self.sessions.get(&id) else { return };
         if session.has_offered() {
             return self.reply(now, tx, request, 491);
@@ -189,29 +199,28 @@ impl Endpoint {
             response.headers.push("Retry-After", wait.to_string());
             return self.transactions.respond(now, tx, response);
         }
-        if let Some(min_se) = min_se_fault(&self.config, &request.headers) {
-            let mut response = self.make_response(request, 422, "");
-            response.headers.push("Min-SE", min_se.0.to_string());
-            return self.transactions.respond(now, tx, response);
-        }
-        let sdp = sdp_of(&request.headers, &request.body);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.learn_peer(&request.headers);
         let repeated = sdp.is_some() && sdp == session.remote_sdp;
         let local = session.local_sdp.clone();
-        let update = request.method == Method::Update;
         session.incoming = Some(IncomingOffer { tx, request: request.clone(), sdp: sdp.clone() });
-        if update && sdp.is_none() {
-            // A mere session timer refresh (RFC 4028 §7.4).
-            self.accept_offer(now, id, None);
-            self.report_refresh(id, false);
-        } else if let Some(local) = local.filter(|_| repeated) {
+        if let Some(local) = local.filter(|_| repeated) {
             // The same SDP again: nothing changes (RFC 4028 §7.4), and nobody need be asked.
             self.accept_offer(now, id, Some(local));
             self.report_refresh(id, false);
         } else {
             self.emit(Event::Reoffer { dialog: id, sdp, method: request.method.clone() });
         }
+    }
+
+    /// UPDATE without SDP: a session timer refresh (RFC 4028 §7.4), whatever offers are pending.
+    fn take_refresh(&mut self, now: Instant, tx: ServerTx, request: &Request, id: DialogId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.dialog.refresh_target(&request.headers);
+        }
+        let response = self.make_success(now, id, request, None);
+        self.transactions.respond(now, tx, response);
+        self.report_refresh(id, false);
     }
 
     /// 200 with the answer, or with our offer when the re-INVITE had none.

@@ -64,14 +64,14 @@ mod tests {
 
     fn frames(pieces: &[&[u8]]) -> Vec<Frame> {
         let mut framer = Framer::new();
-        let mut frames = Vec::new();
+        let mut found = Vec::new();
         for piece in pieces {
             framer.push(piece);
             while let Some(frame) = framer.next_frame().unwrap() {
-                frames.push(frame);
+                found.push(frame);
             }
         }
-        frames
+        found
     }
 
     #[test]
