@@ -139,7 +139,7 @@ impl Default for Config {
             accounts: Vec::new(),
             instance: None,
             epid: None,
-            session_expires: Some(Duration::from_secs(1800)),
+            session_expires: Some(Duration::from_mins(30)),
             min_session_expires: Duration::from_secs(90),
             udp_limit_bytes: Some(1300),
             trace: false,

@@ -20,7 +20,7 @@ use crate::message::{Headers, Method, Request, Response};
 use crate::transport::flow::{Hold, Pings};
 
 /// Longest back-off (RFC 5626 §4.5).
-const BACK_OFF_MAX: Duration = Duration::from_secs(1800);
+const BACK_OFF_MAX: Duration = Duration::from_mins(30);
 /// First back-off when no flow is left (RFC 5626 §4.5).
 const BACK_OFF_BASE: Duration = Duration::from_secs(30);
 /// How often 423, 439 or a new public address may repeat one registration.
@@ -243,7 +243,7 @@ impl Endpoint {
             return self.repeat_register(now);
         }
         registration.repeats = 0;
-        let early = (expires / 4).min(Duration::from_secs(60));
+        let early = (expires / 4).min(Duration::from_mins(1));
         registration.state =
             State::Bound { refresh_at: now + expires.saturating_sub(early).max(Duration::from_secs(1)) };
         registration.service_route = headers.values("Service-Route").map(ToOwned::to_owned).collect();

@@ -148,8 +148,11 @@ impl Endpoint {
 
     fn next_cseq(&mut self, owner: Owner, last: u32) -> u32 {
         let dialog = match owner {
-            Owner::Reinvite(dialog) | Owner::Update(dialog) | Owner::Bye(dialog) => Some(dialog),
-            Owner::InDialog(dialog, _) | Owner::Prack(dialog) => Some(dialog),
+            Owner::Reinvite(dialog)
+            | Owner::Update(dialog)
+            | Owner::Bye(dialog)
+            | Owner::InDialog(dialog, _)
+            | Owner::Prack(dialog) => Some(dialog),
             Owner::Notify(refer) => self.refers.get(&refer).map(|refer| refer.dialog),
             Owner::Register(_) | Owner::Invite(_) | Owner::Cancel | Owner::Request(_) => None,
         };

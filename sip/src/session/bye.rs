@@ -31,7 +31,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Sends BYE. The session stays until the answer for `LocalBye` and `ForkLost`; an unanswered 2xx is ACKed before.
+    /// Sends BYE. The session stays until the answer for `LocalBye` and `ForkLost`; an unanswered 2xx gets its ACK before.
     pub(crate) fn send_bye(&mut self, now: Instant, id: DialogId, cause: EndCause) {
         if let Some(AckDue { cseq, credentials }) =
             self.sessions.get_mut(&id).and_then(|session| session.ack_due.take())

@@ -70,7 +70,7 @@ impl Endpoint {
             Leg::Callee(_) | Leg::Caller(_) => None,
         });
         if let Some(leg) = leg.filter(|_| self.transactions.server_is_open(invite)) {
-            let reason = request.headers.get("Reason").map(|text| readable_reason(text));
+            let reason = request.headers.get("Reason").map(readable_reason);
             self.refuse_call(now, leg, 487, "", &[]);
             self.emit(Event::Cancelled { leg, reason });
             return;

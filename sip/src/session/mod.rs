@@ -215,8 +215,9 @@ impl Endpoint {
         let session = self.sessions.get_mut(&id).ok_or(CommandError::NoDialog(id))?;
         let flow = self.flows.get(&session.hop.flow).ok_or(CommandError::NoFlow(session.hop.flow))?;
         let hop = session.next_hop(flow.transport);
-        let mut request = session.dialog.make_request(method.clone());
-        if !matches!(method, Method::Bye | Method::Prack) {
+        let refreshes_target = !matches!(method, Method::Bye | Method::Prack);
+        let mut request = session.dialog.make_request(method);
+        if refreshes_target {
             request.headers.push("Contact", self.contact_value(hop.flow));
         }
         Ok((hop, request))

@@ -28,7 +28,12 @@ impl SessionTimer {
     fn new(now: Instant, seconds: u32, by_us: bool) -> Self {
         let interval = Duration::from_secs(seconds.into());
         let margin = (interval / 3).min(Duration::from_secs(32));
-        Self { interval, by_us, refresh_at: by_us.then(|| now + interval / 2), end_at: now + interval - margin }
+        Self {
+            interval,
+            by_us,
+            refresh_at: by_us.then(|| now + interval / 2),
+            end_at: now + interval.saturating_sub(margin),
+        }
     }
 
     pub(crate) fn deadline(&self) -> Instant {

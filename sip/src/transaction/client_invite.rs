@@ -1,8 +1,10 @@
 //! INVITE client transaction, RFC 3261 §17.1.1 (Figure 5) with the Accepted state of RFC 6026 §7.2.
 //!
+//! ```text
 //!   INVITE ──▶ Calling ──1xx──▶ Proceeding
 //!                 ├───── 2xx ─────┼──▶ Accepted ──M──▶ Terminated     each 2xx goes to the user agent, which ACKs it
 //!                 └── 300-699 ────┴──▶ Completed ──D──▶ Terminated    the ACK is made here, and again for each repetition
+//! ```
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -54,12 +56,11 @@ impl ClientInvite {
                 self.state = State::Proceeding { abandon_at: None };
                 Verdict::Pass
             }
-            (State::Proceeding { .. }, 100..=199) => Verdict::Pass,
+            (State::Proceeding { .. }, 100..=199) | (State::Accepted { .. }, 200..=299) => Verdict::Pass,
             (State::Calling { .. } | State::Proceeding { .. }, 200..=299) => {
                 self.state = State::Accepted { end_at: now + PATIENCE };
                 Verdict::Pass
             }
-            (State::Accepted { .. }, 200..=299) => Verdict::Pass,
             (State::Calling { .. } | State::Proceeding { .. }, _) => {
                 let ack = make_ack();
                 self.outputs.push_back(Output::Transmit(ack.clone()));

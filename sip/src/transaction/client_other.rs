@@ -1,7 +1,9 @@
 //! Non-INVITE client transaction, RFC 3261 §17.1.2 (Figure 6).
 //!
+//! ```text
 //!   send ──▶ Trying ──1xx──▶ Proceeding     timer E resends, timer F gives up
 //!               └──── 200-699 ────┴──▶ Completed ──K──▶ Terminated
+//! ```
 
 use std::collections::VecDeque;
 use std::time::Instant;

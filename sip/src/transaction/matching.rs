@@ -40,15 +40,15 @@ pub enum ServerKey {
 
 impl ServerKey {
     pub fn of_request(request: &Request) -> Self {
-        Self::make(request, if request.method == Method::Ack { Method::Invite } else { request.method.clone() })
+        Self::make(request, if request.method == Method::Ack { &Method::Invite } else { &request.method })
     }
 
     /// The key of the INVITE that this CANCEL is about (RFC 3261 §9.2).
     pub fn of_cancelled(cancel: &Request) -> Self {
-        Self::make(cancel, Method::Invite)
+        Self::make(cancel, &Method::Invite)
     }
 
-    fn make(request: &Request, method: Method) -> Self {
+    fn make(request: &Request, method: &Method) -> Self {
         let method = method.to_string();
         let headers = &request.headers;
         if let Some(branch) = branch(headers)

@@ -4,8 +4,10 @@
 //! codes and time. [`Transactions`] owns them, reads and makes the messages they need (ACK to a refusal, 100 Trying), and serves
 //! the user agent as well as a stateful proxy:
 //!
+//! ```text
 //!   owner ── request(), respond() ──▶ Transactions ── Transmit ──▶ flow
 //!   flow ── handle_message() ──▶ Transactions ── Event ──▶ owner
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;

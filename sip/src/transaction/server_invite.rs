@@ -1,8 +1,10 @@
 //! INVITE server transaction, RFC 3261 §17.2.1 (Figure 7) with the Accepted state of RFC 6026 §7.1.
 //!
+//! ```text
 //!   INVITE ──▶ Proceeding ── 300-699 ──▶ Completed ──ACK──▶ Confirmed ──I──▶ Terminated
 //!    (100)          │                       └──H──▶ TimedOut
 //!                   └── 2xx ──▶ Accepted ──L──▶ Terminated   the user agent repeats the 2xx, ACK goes up to it
+//! ```
 
 use std::collections::VecDeque;
 use std::time::Instant;

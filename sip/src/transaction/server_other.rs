@@ -1,7 +1,9 @@
 //! Non-INVITE server transaction, RFC 3261 §17.2.2 (Figure 8).
 //!
+//! ```text
 //!   request ──▶ Trying ──1xx──▶ Proceeding     a repeated request gets the last response again
 //!                  └──── 200-699 ────┴──▶ Completed ──J──▶ Terminated
+//! ```
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -84,7 +84,7 @@ pub(crate) enum PingVerdict {
 impl Pings {
     /// Pings at 80-100 % of `interval` (RFC 5626 §4.4); 95-120 s without one.
     pub(crate) fn new(now: Instant, interval: Option<Duration>, answers: bool, rng: &mut ChaCha20Rng) -> Self {
-        let interval = interval.unwrap_or(Duration::from_secs(120));
+        let interval = interval.unwrap_or(Duration::from_mins(2));
         let share = rng.random_range(80..=100_u32);
         let interval = (interval * share / 100).max(Duration::from_secs(1));
         Self { interval, ping_at: now + interval, pong_by: None, answers }

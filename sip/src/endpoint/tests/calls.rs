@@ -61,7 +61,10 @@ fn a_183_with_sdp_goes_reliably_where_the_caller_supports_it() {
     world.with(2, |phone, now| phone.accept(now, leg, ANSWER.to_owned())).unwrap();
     world.seconds(1);
     world.expect(1, |event| match event {
-        Event::Answered { sdp: Some(sdp), .. } => Some(assert_eq!(sdp, ANSWER)),
+        Event::Answered { sdp: Some(sdp), .. } => {
+            assert_eq!(sdp, ANSWER);
+            Some(())
+        }
         _ => None,
     });
 }
@@ -200,7 +203,10 @@ fn without_an_offer_the_callee_offers_and_the_ack_brings_the_answer() {
     world.with(1, |phone, now| phone.ack(now, dialog, ANSWER.to_owned())).unwrap();
     world.seconds(1);
     world.expect(2, |event| match event {
-        Event::Confirmed { sdp: Some(sdp), .. } => Some(assert_eq!(sdp, ANSWER)),
+        Event::Confirmed { sdp: Some(sdp), .. } => {
+            assert_eq!(sdp, ANSWER);
+            Some(())
+        }
         _ => None,
     });
 }
@@ -261,7 +267,10 @@ fn a_lost_flow_fails_the_call_with_its_cause() {
     let closed = Input::FlowClosed { flow: FlowId(1), cause: "connection reset by 10.0.0.2".to_owned() };
     world.input(super::harness::address(1), closed);
     world.expect(1, |event| match event {
-        Event::Failed(failed) if failed.status == 503 && failed.local => Some(assert!(failed.reason.contains("reset"))),
+        Event::Failed(failed) if failed.status == 503 && failed.local => {
+            assert!(failed.reason.contains("reset"));
+            Some(())
+        }
         _ => None,
     });
 }
@@ -296,7 +305,10 @@ fn a_call_that_replaces_another_names_its_dialog() {
     world.with(1, |phone, now| phone.invite(now, invite.clone())).unwrap();
     world.seconds(1);
     world.expect(2, |event| match event {
-        Event::Incoming(incoming) => Some(assert_eq!(incoming.replaces, Some(callee))),
+        Event::Incoming(incoming) => {
+            assert_eq!(incoming.replaces, Some(callee));
+            Some(())
+        }
         _ => None,
     });
     let unknown = Invite { headers: vec![("Replaces".to_owned(), "x;to-tag=1;from-tag=2".to_owned())], ..invite };

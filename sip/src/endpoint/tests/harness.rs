@@ -195,7 +195,8 @@ impl World {
     }
 
     pub(super) fn show_ladder(&self) -> String {
-        self.ladder.iter().map(|(at, from, line)| format!("{:>9.3} {from} {line}\n", at.as_secs_f64())).collect()
+        let lines = self.ladder.iter().map(|(at, from, line)| format!("{:>9.3} {from} {line}", at.as_secs_f64()));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     /// How often `from` sent something that begins like this.

@@ -177,7 +177,10 @@ fn a_message_is_reported_and_answered() {
         .unwrap();
     world.seconds(1);
     world.expect(2, |event| match event {
-        Event::Message { content: Some(received), .. } => Some(assert_eq!(*received, content)),
+        Event::Message { content: Some(received), .. } => {
+            assert_eq!(*received, content);
+            Some(())
+        }
         _ => None,
     });
     world.expect(1, |event| matches!(event, Event::ResponseTo { status: 200, .. }).then_some(()));
