@@ -14,4 +14,5 @@ pub mod config;
 pub mod core;
 pub mod driver;
 pub mod engine;
+pub mod lab;
 pub mod sentence;
