@@ -93,7 +93,7 @@ impl Agent {
 
     /// Adds a remote description and starts its checks at once (as candidates of ours come up). One per early dialog;
     /// the same agent serves all of them. `role` is `Controlling` for the initial offerer. A controlled agent has one
-    /// peer only, which counts as chosen.
+    /// peer only, which counts as chosen. Beyond 20 peers at once a further one is ignored: its id names nobody.
     pub fn add_remote(&mut self, now: Instant, remote: RemoteDescription, role: Role) -> PeerId {
         self.now = now;
         let id = PeerId(self.next_peer);

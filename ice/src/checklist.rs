@@ -161,11 +161,16 @@ impl Checklist {
         if let Some(id) = self.triggered.iter().copied().find(|id| is_ready(id)) {
             return Some(id);
         }
-        if !self.pairs.values().any(|pair| pair.state == PairState::Waiting) {
-            self.unfreeze_idle_foundations();
+        if let Some(id) = self.best_waiting(&readiness) {
+            return Some(id);
         }
-        let waiting = self.pairs().filter(|(_, pair)| pair.state == PairState::Waiting);
-        let ready = waiting.filter(|(_, pair)| readiness(pair) == Readiness::Ready);
+        self.unfreeze_idle_foundations();
+        self.best_waiting(&readiness)
+    }
+
+    fn best_waiting(&self, readiness: impl Fn(&Pair) -> Readiness) -> Option<PairId> {
+        let is_ready = |pair: &Pair| pair.state == PairState::Waiting && readiness(pair) == Readiness::Ready;
+        let ready = self.pairs().filter(|(_, pair)| is_ready(pair));
         ready.max_by_key(|(id, pair)| (pair.priority, std::cmp::Reverse(*id))).map(|(id, _)| id)
     }
 
@@ -202,11 +207,18 @@ impl Checklist {
     fn prune(&mut self) {
         while self.pairs.len() > PAIRS_MAX {
             let unchecked = |pair: &Pair| matches!(pair.state, PairState::Frozen | PairState::Waiting);
-            let worst = self.pairs().filter(|(_, p)| unchecked(p)).min_by_key(|(_, p)| p.priority).map(|(id, _)| id);
-            let Some(worst) = worst else { return };
+            let worst =
+                self.pairs().filter(|(_, p)| unchecked(p)).min_by_key(|(_, p)| (self.is_best_of_kind(p), p.priority));
+            let Some(worst) = worst.map(|(id, _)| id) else { return };
             self.remove(worst);
             self.dropped_pairs += 1;
         }
+    }
+
+    /// The relays have the lowest priority and work where nothing else does: the best pair of each two types stays.
+    fn is_best_of_kind(&self, pair: &Pair) -> bool {
+        let kind = |p: &Pair| (p.component(), p.local.candidate.kind, p.local.relay, p.remote.kind);
+        !self.pairs.values().any(|other| kind(other) == kind(pair) && other.priority > pair.priority)
     }
 
     pub(crate) fn remove(&mut self, id: PairId) {
@@ -259,3 +271,6 @@ pub(crate) fn is_link_local(ip: IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
+
+#[cfg(test)]
+mod tests;

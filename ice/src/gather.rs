@@ -20,7 +20,7 @@ use crate::candidate::Component;
 use crate::checklist::is_link_local;
 use crate::config::{Server, ServerId, ServerTransport};
 
-use crate::event::{Event, Input, ServerCause, ServerFailure, ServerOutcome, SocketId};
+use crate::event::{Event, Input, ServerCause, SocketId};
 use crate::local::{Half, KEEPALIVE, SocketState};
 use crate::pair::RelayId;
 use crate::policy::PACING_LEAST;
@@ -76,11 +76,11 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    fn is_relay(&self) -> bool {
+    pub(crate) fn is_relay(&self) -> bool {
         matches!(self.goal, Goal::Relay { .. })
     }
 
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.state, AttemptState::Planned { .. } | AttemptState::Binding(_) | AttemptState::Relay(_))
     }
 
@@ -152,7 +152,7 @@ impl Half {
         }
     }
 
-    fn servers_with_ids(&self) -> Vec<(ServerId, Server)> {
+    pub(crate) fn servers_with_ids(&self) -> Vec<(ServerId, Server)> {
         let allowed = |s: &&Server| s.transport != ServerTransport::Udp || self.policy.uses_udp();
         let all = self.servers.iter().enumerate().filter(|(_, s)| allowed(s));
         all.map(|(index, server)| (ServerId(index), server.clone())).collect()
@@ -164,16 +164,30 @@ impl Half {
         u32::try_from(better.count()).unwrap_or(u32::MAX)
     }
 
-    fn has_relay(&self, server: ServerId, component: Component) -> bool {
-        self.relays.values().any(|r| r.server == server && r.component == component && r.is_alive())
+    pub(crate) fn has_relay(&self, server: ServerId, component: Component) -> bool {
+        self.relays.values().any(|r| r.server == server && r.component == component && r.relayed.is_some())
     }
 
-    /// Starts the next planned attempt; each is one transaction of the pacing (RFC 8445 §14.2). Says whether one was due.
+    /// Starts the next planned attempt over UDP, which is one transaction of the pacing (RFC 8445 §14.2). Says whether
+    /// one was due.
     pub(crate) fn start_attempt(&mut self, now: Instant) -> bool {
-        let due = |a: &Attempt| matches!(a.state, AttemptState::Planned { at } if at <= now);
+        let due = |a: &Attempt| a.socket().is_some() && matches!(a.state, AttemptState::Planned { at } if at <= now);
         let Some(at) = self.attempts.iter().position(due) else { return false };
+        self.start_attempt_at(now, at);
+        true
+    }
+
+    /// Streams have the congestion control of TCP: they need no pacing.
+    pub(crate) fn start_streams(&mut self, now: Instant) {
+        let due = |a: &Attempt| a.socket().is_none() && matches!(a.state, AttemptState::Planned { at } if at <= now);
+        while let Some(at) = self.attempts.iter().position(due) {
+            self.start_attempt_at(now, at);
+        }
+    }
+
+    fn start_attempt_at(&mut self, now: Instant, at: usize) {
         let Some((server, component, goal)) = self.attempts.get(at).map(|a| (a.server, a.component, a.goal)) else {
-            return false;
+            return;
         };
         let state = match goal {
             Goal::Reflexive { socket } => self.ask_binding(now, server, socket),
@@ -184,7 +198,6 @@ impl Half {
             attempt.state = state;
         }
         self.poll_bindings(now);
-        true
     }
 
     /// When the next planned attempt may start.
@@ -324,33 +337,6 @@ impl Half {
         }
     }
 
-    /// Tells once what a server turned out to be: what it was configured for decides.
-    fn probe(&mut self, now: Instant, server: ServerId) {
-        if self.probes.contains_key(&server) {
-            return;
-        }
-        let Some(config) = self.servers.get(server.0) else { return };
-        let wants_relay = config.credentials.is_some();
-        let of_server = || self.attempts.iter().filter(|a| a.server == server && a.is_relay() == wants_relay);
-        let transport = self
-            .relays
-            .values()
-            .find(|r| r.server == server && r.relayed.is_some())
-            .map(super::relay::Relay::transport);
-        let outcome = if of_server().any(|a| matches!(a.state, AttemptState::Succeeded)) {
-            ServerOutcome::Works(transport.unwrap_or(config.transport))
-        } else if of_server().all(|a| !a.is_open()) {
-            let Some(cause) = of_server().find_map(failure) else { return };
-            ServerOutcome::Failed(cause)
-        } else {
-            return;
-        };
-        let started = of_server().filter_map(|a| a.started).min().unwrap_or(now);
-        let took = now.saturating_duration_since(started);
-        self.probes.insert(server, (outcome.clone(), took));
-        self.event(Event::ServerProbed { server, outcome, took });
-    }
-
     /// Ends the gathering when there is nothing left to wait for.
     pub(crate) fn check_gathered(&mut self, now: Instant) {
         let Some(gathering) = self.gathering else { return };
@@ -394,44 +380,6 @@ impl Half {
         self.gathering.map(|g| g.grace_until.map_or(g.limit_at, |grace| grace.min(g.limit_at)))
     }
 
-    /// Servers that gave nothing for at least one component, with the cause.
-    fn failures(&self, took: Duration) -> Vec<ServerFailure> {
-        self.servers_with_ids().into_iter().filter_map(|(id, server)| self.failure_of(id, server, took)).collect()
-    }
-
-    fn failure_of(&self, id: ServerId, server: Server, took: Duration) -> Option<ServerFailure> {
-        let wants_relay = server.credentials.is_some();
-        let is_useless = !wants_relay && (!self.policy.uses_direct() || server.transport != ServerTransport::Udp);
-        let of_server = || self.attempts.iter().filter(|a| a.server == id && a.is_relay() == wants_relay);
-        if is_useless || of_server().any(|a| matches!(a.state, AttemptState::Succeeded)) {
-            return None;
-        }
-        if self.components.iter().all(|c| self.has_relay(id, *c)) && wants_relay && of_server().next().is_none() {
-            return None; // kept from before an ICE restart
-        }
-        let silent = of_server().any(Attempt::is_open).then_some(ServerCause::Silent(took));
-        let cause = of_server().find_map(failure).or(silent).unwrap_or(ServerCause::NoInterface);
-        Some(ServerFailure { server: id, name: server.name, addr: server.addr, transport: server.transport, cause })
-    }
-
-    /// Why a server has no candidate, or what it gave: a line of the report.
-    pub(crate) fn server_outcome(&self, id: ServerId) -> (String, bool) {
-        let Some(server) = self.servers.get(id.0).cloned() else { return (String::new(), false) };
-        let relayed: Vec<String> =
-            self.relays.values().filter(|r| r.server == id).filter_map(|r| Some(r.relayed?.to_string())).collect();
-        if !relayed.is_empty() {
-            return (format!("relay {}", relayed.join(", ")), true);
-        }
-        match self.probes.get(&id) {
-            Some((ServerOutcome::Works(transport), _)) => (format!("works over {transport}"), true),
-            Some((ServerOutcome::Failed(cause), _)) => (cause.to_string(), false),
-            None => match self.failure_of(id, server, self.gathered_in.unwrap_or_default()) {
-                Some(failure) => (failure.cause.to_string(), false),
-                None => ("not asked".to_owned(), false),
-            },
-        }
-    }
-
     /// Keeps the NAT mappings towards the servers while there is no path yet (RFC 8445 §5.1.1.4).
     pub(crate) fn keep_alive(&mut self, now: Instant) {
         if self.keepalive_at.is_none_or(|at| at > now) {
@@ -439,7 +387,9 @@ impl Half {
         }
         self.keepalive_at = Some(now + KEEPALIVE);
         let mut targets: Vec<(SocketId, std::net::SocketAddr)> = Vec::new();
-        for attempt in self.attempts.iter().filter(|a| matches!(a.state, AttemptState::Succeeded)) {
+        // Allocations keep their own mapping alive.
+        let is_reflexive = |a: &&Attempt| !a.is_relay() && matches!(a.state, AttemptState::Succeeded);
+        for attempt in self.attempts.iter().filter(is_reflexive) {
             if let (Some(socket), Some(server)) = (attempt.socket(), self.servers.get(attempt.server.0))
                 && !targets.contains(&(socket, server.addr))
             {
@@ -494,15 +444,6 @@ impl Half {
             return true;
         }
         self.relay_datagram(now, socket, from, payload)
-    }
-}
-
-fn failure(attempt: &Attempt) -> Option<ServerCause> {
-    match &attempt.state {
-        AttemptState::Failed(cause) => Some(cause.clone()),
-        AttemptState::Planned { .. } | AttemptState::Binding(_) | AttemptState::Relay(_) | AttemptState::Succeeded => {
-            None
-        }
     }
 }
 

@@ -1,4 +1,33 @@
 //! ICE (RFC 8445), STUN (RFC 8489) and TURN (RFC 8656) as sans-IO state machines.
+//!
+//! One [`Agent`] serves one media stream. It owns no socket and no clock: it is told what came in and when
+//! ([`Agent::handle_input`]), and says what to do ([`Agent::poll_output`]) until nothing is left.
+//!
+//! ```text
+//!             ┌──────────────────────── Agent ────────────────────────┐
+//!  Input ───▶ │ our half: sockets, servers, relays, candidates        │ ───▶ OpenSocket, Transmit, StreamSend …
+//!             │    gather, probe, local, relay                        │
+//!             │ one Peer per remote description (forks)               │ ───▶ Event: Gathered, PairValid,
+//!             │    checklist ─ check ─ responder ─ promotion ─ consent│             PathChanged, Concluded …
+//!  send() ──▶ │ path: where each component goes now                   │ ───▶ Data { component, payload }
+//!             └───────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The life of a session (RFC 8445 §2), with what is ours in it:
+//!
+//! 1. *Gather*: all servers at once; the slowest holds up nobody for more than 500 ms.
+//! 2. *Check*: all pairs, UDP and relays, both components, Ta apart; early checks are answered before the answer is here.
+//! 3. *Early media*: on the first valid pair of each component. No hopping afterwards.
+//! 4. *Promote*: once, the best pairs by class and priority are nominated; the caller announces them with a re-INVITE.
+//! 5. *Keep*: consent on the pair in use, standby pairs where both sides renominate; everything else is given back.
+//! 6. *Restart*: new credentials, the old pair carries on until the new one is nominated.
+//!
+//! What it does not do: SDP text (the caller's), trickling (RFC 8838), TCP candidates of its own (RFC 6544; their lines
+//! are read, and [`CandidateTransport`] is where they will join).
+//!
+//! Read in this order: [`Agent`] (the facade), `event`, `description`, `config`, `policy` (the numbers), then `peer`,
+//! `checklist`, `check`, `responder`, `promotion`, `path`, `consent`; for our half `local`, `gather`, `relay`; at last
+//! `schedule`, which says what is due when. The codec is in [`stun`], the relay client in [`turn`].
 
 pub mod demux;
 pub mod framing;
@@ -22,6 +51,7 @@ mod peer;
 mod plain;
 mod policy;
 mod priority;
+mod probe;
 mod promotion;
 mod relay;
 mod report;

@@ -395,6 +395,11 @@ impl Half {
             Base::Relay(id) => relays.get(&id).is_some_and(|r| r.socket().is_none_or(is_on_live_socket)),
         });
         self.probes.clear();
+        // Questions under way would compete with the new ones.
+        let unfinished = self.relays.iter().filter(|(_, relay)| relay.relayed.is_none()).map(|(id, _)| *id);
+        for id in unfinished.collect::<Vec<_>>() {
+            self.free_relay(now, id);
+        }
         self.start_gathering(now, limit);
     }
 

@@ -80,16 +80,15 @@ impl Relay {
         }
     }
 
-    /// Allocated or on the way there.
-    pub(crate) fn is_alive(&self) -> bool {
-        !self.is_freeing
-    }
-
     pub(crate) fn permission(&self, peer: IpAddr) -> Readiness {
         if self.is_freeing {
             return Readiness::Refused;
         }
-        self.permissions.get(&peer).copied().unwrap_or(Readiness::Pending)
+        match self.permissions.get(&peer) {
+            Some(readiness) => *readiness,
+            None if self.permissions.len() >= PERMISSIONS_MAX => Readiness::Refused,
+            None => Readiness::Pending,
+        }
     }
 
     /// When a plain stream has been silent for too long, or has not opened.

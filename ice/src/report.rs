@@ -20,6 +20,8 @@ pub struct IceReport {
     pub peers: Vec<PeerReport>,
     /// From `gather` to `Gathered`.
     pub gathering: Option<Duration>,
+    /// Packets that belonged to nothing and were dropped.
+    pub strays: u64,
 }
 
 /// What became of one server.
@@ -108,6 +110,7 @@ impl Agent {
             servers: servers.collect(),
             peers: self.peers.iter().map(|(id, peer)| peer_report(*id, &peer.session)).collect(),
             gathering: self.half.gathered_in,
+            strays: self.strays,
         }
     }
 }

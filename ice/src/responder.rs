@@ -132,6 +132,9 @@ impl Agent {
             }
             Roles::Switch | Roles::Agree => {}
         }
+        if self.session(peer, is_previous).is_some_and(|session| session.forbids(&request)) {
+            return self.refuse(base, from, message, 403, Some(key));
+        }
         self.accept(&request, message, key);
         if let Some(peer_state) = self.peers.get_mut(&peer)
             && !peer_state.is_reached
@@ -205,6 +208,7 @@ impl Agent {
         let reason = match code {
             400 => "Bad Request",
             401 => "Unauthenticated",
+            403 => "Forbidden",
             487 => "Role Conflict",
             _ => "Refused",
         };
@@ -241,6 +245,12 @@ impl Agent {
 }
 
 impl Session {
+    /// The pair works, but our policy rules it out: the other side must not count on it.
+    fn forbids(&self, request: &Request) -> bool {
+        let pair = self.checklist.find(request.base, request.from).and_then(|id| self.checklist.get(id));
+        pair.is_some_and(|pair| pair.state == PairState::Failed(CheckFailure::Policy))
+    }
+
     /// Learns from a valid check (RFC 8445 §7.3.1.3 to §7.3.1.5).
     pub(crate) fn check_received(&mut self, cx: &mut Context<'_>, request: &Request) {
         if self.has_failed || !self.components(cx.half).contains(&request.component) {

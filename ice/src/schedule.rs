@@ -19,6 +19,7 @@ impl Agent {
     pub(crate) fn settle(&mut self, now: Instant) {
         self.now = now;
         for _ in 0..ROUNDS_MAX {
+            self.half.start_streams(now);
             self.half.poll_bindings(now);
             self.half.poll_relays(now);
             self.half.keep_alive(now);
@@ -61,7 +62,9 @@ impl Agent {
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             let Some(mut peer) = self.peers.remove(&id) else { continue };
             peer.settle_restart(&mut self.context(id));
-            let is_released = release_if_due(&mut peer, self.now);
+            // A restart that is being gathered needs what the old session has.
+            let is_current = peer.session.local == self.half.credentials;
+            let is_released = is_current && release_if_due(&mut peer, self.now);
             self.peers.insert(id, peer);
             if is_released {
                 let keep = self.bases_in_use();

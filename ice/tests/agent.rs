@@ -334,6 +334,39 @@ fn a_valid_pair_that_the_policy_forbids_fails_with_that_cause() {
 }
 
 #[test]
+fn a_controlling_peer_gives_up_a_pair_that_our_policy_forbids() {
+    let mut net = Net::new();
+    net.nat(1, Kind::Home);
+    let a = net.host("10.1.0.6", config(vec![turn(ServerTransport::Udp)]), 1);
+    let no_host = Config { policy: Policy::NoHost, ..config(vec![turn(ServerTransport::Udp)]) };
+    let b = net.host("10.1.0.5", no_host, 2);
+    net.gather(a);
+    net.gather(b);
+    net.connect(a, b, true);
+    net.run(ms(3000));
+    for host in [a, b] {
+        assert!(final_path(&net, host).contains("relay"), "{:?}\n{}", net.log(host), net.hosts[host].agent.report());
+        assert!(net.log(host).iter().any(|line| line.starts_with("concluded")), "{:?}", net.log(host));
+    }
+    assert_eq!(exchange(&mut net, a, b), both());
+    assert_eq!(exchange(&mut net, b, a), both());
+}
+
+#[test]
+fn a_dead_interface_neither_costs_the_relay_nor_the_time() {
+    let mut net = Net::new();
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let interfaces = vec![ip("172.17.0.1"), ip("192.0.2.1")];
+    net.blocked.push((ip("172.17.0.1"), addr(net::SERVER).ip()));
+    let a = net.host("192.0.2.1", Config { interfaces, ..config(vec![turn(ServerTransport::Udp)]) }, 1);
+    let offer = net.gather(a);
+    let took = net.events(a).find_map(|e| if let Event::Gathered { took, .. } = e { Some(*took) } else { None });
+    assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::Relayed]);
+    assert!(took.unwrap() < ms(300), "{took:?}");
+    assert_eq!(net.server.allocations(), 2);
+}
+
+#[test]
 fn a_mute_relay_costs_only_its_own_candidates_and_is_reported_with_its_cause() {
     let mut net = Net::new();
     let mut dead = turn(ServerTransport::Udp);
@@ -526,6 +559,7 @@ fn close_frees_allocations_and_closes_sockets_and_streams() {
     assert_eq!(net.server.allocations(), 0);
     assert_eq!((net.open_sockets(a), net.hosts[a].streams.len()), (0, 0));
     assert_eq!(net.log(a), ["closed"]);
+    assert_eq!(net.with(a, |agent, _| agent.poll_output()), ice::Output::Timeout(None), "no timer is left");
     assert_eq!(net.with(a, |agent, now| agent.send(now, Component::Rtp, RTP)), Err(NotReady::Closed));
 
     let mut net = Net::new();
