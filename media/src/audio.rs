@@ -7,3 +7,6 @@ pub mod device;
 mod rate;
 pub mod ring;
 pub mod source;
+pub mod tone;
+pub mod tune;
+pub mod wav;

@@ -15,7 +15,7 @@
 //! silent) and, while sending, takes one frame from its [`Source`], encodes, protects and emits it. No clock, no
 //! socket, no sound card: the owner carries packets, and the driver carries frames to and from a device.
 //!
-//! Reading order: [`session`], [`config`], `rtp`, `jitter`, `playout`, `codec`, [`srtp`], `rtcp`, `dtmf`,
+//! Reading order: [`session`], [`config`], [`rtp`], [`jitter`], [`playout`], [`scale`], [`codec`], [`srtp`], [`rtcp`], [`dtmf`],
 //! [`stats`], [`audio`].
 //!
 //! Sound is 48 kHz, mono, `i16` everywhere ([`Frame`]); codecs with another rate convert at their edge.
@@ -25,9 +25,16 @@
 use std::time::Duration;
 
 pub mod audio;
+pub mod codec;
 pub mod config;
+pub mod dtmf;
 pub mod error;
+pub mod jitter;
+pub mod playout;
+pub mod rtcp;
+pub mod rtp;
 pub mod sample;
+pub mod scale;
 pub mod session;
 pub mod srtp;
 pub mod stats;
