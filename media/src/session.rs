@@ -373,6 +373,10 @@ impl Session {
     pub fn stop(&mut self, now: Instant) {
         if let Phase::Running { .. } = self.phase {
             self.send_report(now, true);
+            // First, because the path is torn down next.
+            if let Some(bye) = self.outputs.pop_back() {
+                self.outputs.push_front(bye);
+            }
         }
         (self.phase, self.schedule, self.sending, self.playing) = (Phase::Stopped, None, false, false);
     }

@@ -52,14 +52,14 @@ fn decode_mu(code: u8) -> i16 {
 }
 
 fn encode_a(sample: i16) -> u8 {
-    // Magnitudes of 13 bits; a negative number is inverted rather than negated, so that -1 codes as the smallest.
+    // Magnitudes of 11 bits; a negative number is inverted rather than negated, so that -1 codes as the smallest.
     let (sign, magnitude) = if sample >= 0 { (0x80, i32::from(sample)) } else { (0, -1 - i32::from(sample)) };
     let magnitude = magnitude >> 4;
-    let coded = if magnitude < 32 {
-        magnitude >> 1
+    let coded = if magnitude < 16 {
+        magnitude
     } else {
-        let exponent = magnitude.ilog2() - 4;
-        shifted(exponent, 4) | magnitude >> exponent & 0x0f
+        let exponent = magnitude.ilog2() - 3;
+        shifted(exponent, 4) | magnitude >> (exponent - 1) & 0x0f
     };
     low_byte((sign | coded) ^ 0x55)
 }

@@ -101,7 +101,9 @@ pub fn to_48_khz(samples: &[f32], rate_hz: u32) -> Option<Vec<i16>> {
     let length = output.len();
     let mut adapter = InterleavedSlice::new_mut(&mut output, 1, length).ok()?;
     let (_, produced) = resampler.process_all_into_buffer(&input, &mut adapter, samples.len(), None).ok()?;
-    Some(output.into_iter().take(produced).map(sample::to_i16).collect())
+    // The library rounds a floating-point ratio up, which may give one sample more than there is sound for.
+    let exact = (samples.len() * WIDE_HZ).div_ceil(rate).min(produced);
+    Some(output.into_iter().take(exact).map(sample::to_i16).collect())
 }
 
 fn fixed(from_hz: usize, to_hz: usize, block: usize) -> Option<Fft<f32>> {

@@ -98,7 +98,7 @@ mod tests {
         let (mut first, mut all, mut count) = (Duration::ZERO, Duration::ZERO, 0);
         for seed in 0..300 {
             let mut rng = ChaCha20Rng::seed_from_u64(seed);
-            let start = Instant::now();
+            let start = crate::testing::epoch();
             let mut schedule = Schedule::new(start, &mut rng);
             let mut last = start;
             for report in 0..20 {
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn many_members_share_the_bandwidth() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let mut schedule = Schedule::new(Instant::now(), &mut rng);
+        let mut schedule = Schedule::new(crate::testing::epoch(), &mut rng);
         schedule.set_members(99);
         assert!(schedule.interval(&mut rng) > Duration::from_secs(12));
     }

@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_report_says_loss_of_the_interval_and_since_the_start() {
-        let now = Instant::now();
+        let now = crate::testing::epoch();
         let mut receiver = Receiver::new(0, 48_000);
         for sequence in (0..100).filter(|sequence| sequence % 4 != 3) {
             receiver.accept(sequence);
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn lsr_and_dlsr_are_those_of_the_last_sender_report() {
-        let now = Instant::now();
+        let now = crate::testing::epoch();
         let mut receiver = Receiver::new(0, 48_000);
         assert_eq!((receiver.report(now).last_sr, receiver.report(now).delay_since_last_sr), (0, 0));
         receiver.sender_report(now, 0xaabb_ccdd);

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn only_the_first_packet_after_silence_is_marked_and_numbers_run_on() {
         let mut sender = Sender::new(Some(9), &mut ChaCha20Rng::seed_from_u64(1));
-        let mut read = |sender: &mut Sender| {
+        let read = |sender: &mut Sender| {
             let bytes = sender.sound(111, &[1]).unwrap();
             sender.advance(960);
             let packet = Packet::parse(&bytes).unwrap();

@@ -234,7 +234,7 @@ impl Inbound {
 
 impl Key {
     fn new(key: MasterKey) -> Result<Self, MediaError> {
-        let (context, probe) = (make_context(&key, "remote")?, make_context(&key, "remote")?);
+        let (context, probe) = (make_context(&key, "remote")?, make_probe(&key)?);
         let (rtp_sources, rtcp_sources) = (BTreeSet::new(), BTreeSet::new());
         Ok(Self { key, context, probe, probes: 0, rtp_sources, rtcp_sources, confirmed: false })
     }
@@ -268,7 +268,7 @@ impl Key {
     fn renew_probe(&mut self) {
         self.probes += 1;
         if self.probes > PROBES_MAX
-            && let Ok(probe) = make_context(&self.key, "remote")
+            && let Ok(probe) = make_probe(&self.key)
         {
             (self.probe, self.probes) = (probe, 0);
         }
@@ -291,15 +291,26 @@ impl Key {
 }
 
 fn make_context(key: &MasterKey, direction: &'static str) -> Result<Context, MediaError> {
-    let profile = match key.suite() {
+    let (rtp, rtcp) = (srtp_replay_protection(REPLAY_WINDOW), srtcp_replay_protection(REPLAY_WINDOW));
+    let (master_key, master_salt) = key.parts();
+    Context::new(master_key, master_salt, profile_of(key.suite()), Some(rtp), Some(rtcp))
+        .map_err(|error| MediaError::Key { direction, cause: error.to_string() })
+}
+
+/// A context without window: a forged packet, which the library shows to the window before it authenticates it, cannot
+/// make it refuse what comes next.
+fn make_probe(key: &MasterKey) -> Result<Context, MediaError> {
+    let (master_key, master_salt) = key.parts();
+    Context::new(master_key, master_salt, profile_of(key.suite()), None, None)
+        .map_err(|error| MediaError::Key { direction: "remote", cause: error.to_string() })
+}
+
+fn profile_of(suite: Suite) -> ProtectionProfile {
+    match suite {
         Suite::AesCm128HmacSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
         Suite::AesCm128HmacSha1_32 => ProtectionProfile::Aes128CmHmacSha1_32,
         Suite::AesCm256HmacSha1_80 => ProtectionProfile::Aes256CmHmacSha1_80,
-    };
-    let (master_key, master_salt) = key.parts();
-    let (rtp, rtcp) = (srtp_replay_protection(REPLAY_WINDOW), srtcp_replay_protection(REPLAY_WINDOW));
-    Context::new(master_key, master_salt, profile, Some(rtp), Some(rtcp))
-        .map_err(|error| MediaError::Key { direction, cause: error.to_string() })
+    }
 }
 
 fn rtp_tag_bytes(suite: Suite) -> usize {
