@@ -47,7 +47,7 @@ fn encode_mu(sample: i16) -> u8 {
 fn decode_mu(code: u8) -> i16 {
     let code = i32::from(!code);
     let exponent = code >> 4 & 7;
-    let magnitude = (((code & 0x0f) << 3) + MU_BIAS << exponent) - MU_BIAS;
+    let magnitude = ((((code & 0x0f) << 3) + MU_BIAS) << exponent) - MU_BIAS;
     to_sample(if code & 0x80 != 0 { -magnitude } else { magnitude })
 }
 
@@ -68,7 +68,7 @@ fn decode_a(code: u8) -> i16 {
     let code = i32::from(code) ^ 0x55;
     let exponent = code >> 4 & 7;
     let mantissa = (code & 0x0f) << 4;
-    let magnitude = if exponent == 0 { mantissa + 8 } else { mantissa + 0x108 << (exponent - 1) };
+    let magnitude = if exponent == 0 { mantissa + 8 } else { (mantissa + 0x108) << (exponent - 1) };
     to_sample(if code & 0x80 != 0 { magnitude } else { -magnitude })
 }
 

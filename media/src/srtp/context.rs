@@ -235,8 +235,8 @@ impl Inbound {
 impl Key {
     fn new(key: MasterKey) -> Result<Self, MediaError> {
         let (context, probe) = (make_context(&key, "remote")?, make_probe(&key)?);
-        let (rtp_sources, rtcp_sources) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Self { key, context, probe, probes: 0, rtp_sources, rtcp_sources, confirmed: false })
+        let empty = BTreeSet::new;
+        Ok(Self { key, context, probe, probes: 0, rtp_sources: empty(), rtcp_sources: empty(), confirmed: false })
     }
 
     fn unprotect(&mut self, kind: Kind, bytes: &[u8]) -> Result<Bytes, Rejection> {
@@ -291,9 +291,10 @@ impl Key {
 }
 
 fn make_context(key: &MasterKey, direction: &'static str) -> Result<Context, MediaError> {
-    let (rtp, rtcp) = (srtp_replay_protection(REPLAY_WINDOW), srtcp_replay_protection(REPLAY_WINDOW));
     let (master_key, master_salt) = key.parts();
-    Context::new(master_key, master_salt, profile_of(key.suite()), Some(rtp), Some(rtcp))
+    let rtp_window = Some(srtp_replay_protection(REPLAY_WINDOW));
+    let control_window = Some(srtcp_replay_protection(REPLAY_WINDOW));
+    Context::new(master_key, master_salt, profile_of(key.suite()), rtp_window, control_window)
         .map_err(|error| MediaError::Key { direction, cause: error.to_string() })
 }
 

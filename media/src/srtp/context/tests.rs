@@ -15,7 +15,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 fn packet(sequence: u16, ssrc: u32, payload: &[u8]) -> Vec<u8> {
-    Packet { marker: false, payload_type: 15, sequence, timestamp: 0xdecafbad, ssrc, payload }.to_bytes().unwrap()
+    Packet { marker: false, payload_type: 15, sequence, timestamp: 0xdeca_fbad, ssrc, payload }.to_bytes().unwrap()
 }
 
 fn pair(key: &MasterKey) -> (Outbound, Inbound) {
