@@ -88,6 +88,7 @@ fn of_account(change: &AccountChange) -> String {
         }
         AccountChange::RegistrationFailed { error, retry_in_s: None } => error.to_string(),
         AccountChange::Unregistered => "unregistered".to_owned(),
+        AccountChange::Listening { address } => format!("listening at {address}"),
         AccountChange::ConnectionLost { cause } => format!("connection to the server lost: {cause}; reconnecting"),
         AccountChange::Provisioned { mras_uri: Some(uri), took_ms, .. } => {
             format!("relay service {uri} ({took_ms} ms)")

@@ -149,6 +149,11 @@ impl Endpoint {
         self.settle(now);
     }
 
+    /// Changes [`Config::udp_limit_bytes`]: `None` sends large requests in fragments, for a peer that has no TCP.
+    pub fn set_udp_limit(&mut self, limit_bytes: Option<usize>) {
+        self.config.udp_limit_bytes = limit_bytes;
+    }
+
     /// What to do next. [`Output::Timeout`] says that there is nothing more for now.
     pub fn poll_output(&mut self) -> Output {
         match self.outputs.pop_front() {

@@ -125,6 +125,9 @@ pub struct Config {
     /// Requests on UDP larger than this many bytes are refused with
     /// [`CommandError::TooLarge`] (RFC 3261 §18.1.1); `None` sends them in fragments.
     pub udp_limit_bytes: Option<usize>,
+    /// Send a 183 reliably to every peer that supports it (RFC 3262 §3). `false`: only if it is required, because with ICE the
+    /// first check tells that the 183 has arrived (RFC 8839 §7.1.1), and the 200 repeats its description.
+    pub reliable_progress: bool,
     /// Emit [`Event::Trace`] for each message.
     pub trace: bool,
 }
@@ -142,6 +145,7 @@ impl Default for Config {
             session_expires: Some(Duration::from_mins(30)),
             min_session_expires: Duration::from_secs(90),
             udp_limit_bytes: Some(1300),
+            reliable_progress: true,
             trace: false,
         }
     }

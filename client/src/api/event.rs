@@ -97,6 +97,10 @@ pub enum AccountChange {
         retry_in_s: Option<u64>,
     },
     Unregistered,
+    /// Calls without a registrar can come in here, over UDP and TCP.
+    Listening {
+        address: SocketAddr,
+    },
     /// The signalling connection broke; it is being made anew.
     ConnectionLost {
         cause: String,

@@ -208,6 +208,7 @@ impl AccountSnapshot {
             AccountChange::Warned { warning } => self.warn(warning.to_string()),
             AccountChange::Removed
             | AccountChange::ServersLocated { .. }
+            | AccountChange::Listening { .. }
             | AccountChange::Provisioned { note: None, .. }
             | AccountChange::RelayProbed { .. } => {}
         }

@@ -10,12 +10,34 @@
 //! [`Core::poll_output`] is drained until it answers [`Output::Timeout`]. Read `io.rs` first, then `facade.rs`, `account.rs`,
 //! `call.rs`.
 
+mod account;
+mod announce;
+mod call;
+mod commands;
+mod connect;
+mod credentials;
+mod description;
+mod dial;
 mod facade;
+mod flow;
+mod incoming;
 mod io;
+
+mod negotiate;
+mod phase;
+mod ports;
 pub mod provision;
+mod registration;
+mod relays;
+mod reoffer;
+mod signals;
+mod views;
 
 pub use facade::{Core, CoreConfig};
 pub use io::{
     Answer, FRAME_SAMPLES, Frame, Input, NaptrRecord, Output, RecordKind, ResolveId, SocketId, SrvRecord, StreamError,
     StreamId, TlsRequest,
 };
+
+#[cfg(test)]
+mod tests;

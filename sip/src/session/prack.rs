@@ -48,6 +48,7 @@ impl Endpoint {
         status: u16,
         sdp: Option<String>,
     ) -> Result<(), CommandError> {
+        let wanted = self.config.reliable_progress;
         let callee = self.callee(leg)?;
         if callee.provisional.is_reliable() {
             callee.queued = Some((status, sdp));
@@ -59,7 +60,7 @@ impl Endpoint {
         // An offer of ours in a reliable 1xx would have to be answered in PRACK: only in the 200.
         let offered = sdp_of(&request.headers, &request.body).is_some();
         let sdp = sdp.filter(|_| offered);
-        let reliable = required || supported && sdp.is_some();
+        let reliable = required || supported && sdp.is_some() && wanted;
         let mut response = self.make_dialog_response(id, &request, status);
         response.headers.push("Allow", ALLOW);
         let has_sdp = sdp.is_some();

@@ -1,0 +1,568 @@
+//! One call: its dialog, its negotiation and its state. The media half is [`Flow`].
+//!
+//! ```text
+//!   dial.rs       Created ─ hop ─ gather ─ INVITE ─ 18x, 183 ─ 200          incoming.rs   INVITE ─ 180 ─ gather ─ 183 ─ answer ─ 200
+//!   reoffer.rs    re-INVITE and UPDATE, both ways: hold, codec, keys, ICE restart
+//!   announce.rs   the re-INVITE after promotion, and answering one
+//!   call.rs       what they share: state, events of media and ICE, the end
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use ice::{LocalDescription, Path, PeerId};
+use media::srtp::sdes::MasterKey;
+use sip::Uri;
+use sip::event::{DialogId, Hop, LegId};
+
+use super::account::Account;
+use super::description::{Description, Direction as MediaWay, Origin};
+use super::flow::{Flow, SessionSetup};
+use super::negotiate::Agreed;
+use super::ports::Ports;
+use super::reoffer::Pending;
+use super::{phase, views};
+use crate::api::{
+    AccountId, CallChange, CallId, CallState, CallStats, Direction, EndReason, IceReport, MediaDirection, MediaSource,
+    PathPolicy, Protection, SrtpMode, Warning,
+};
+
+/// How often figures are reported.
+const STATS_EVERY: Duration = Duration::from_secs(1);
+/// An ended call that is not torn down by then is forgotten all the same.
+const END_PATIENCE: Duration = Duration::from_secs(3);
+/// A lost path must be repaired within this time.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a call needs from its surroundings while it handles something.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Instant,
+    pub(crate) ports: &'a mut Ports,
+    pub(crate) account: &'a mut Account,
+    /// Wall clock at one instant.
+    pub(crate) wall: (Instant, media::NtpTime),
+}
+
+/// One remote party of an outgoing call: an early dialog, or the confirmed one.
+#[derive(Debug)]
+pub(crate) struct Fork {
+    pub(crate) number: u32,
+    /// `None`: a peer without ICE.
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) agreed: Agreed,
+}
+
+/// Random material of a call, drawn once.
+#[derive(Debug, Clone)]
+pub(crate) struct CallSeeds {
+    pub(crate) ice: [u8; 32],
+    pub(crate) media: [u8; 32],
+    pub(crate) key: MasterKey,
+    pub(crate) origin: u64,
+    /// Canonical name in RTCP.
+    pub(crate) cname: String,
+}
+
+/// How far the signalling of an outgoing call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The account is not ready, or the way to the target is being found.
+    Waiting,
+    /// Candidates are being gathered.
+    Gathering,
+    /// INVITE or 183 is out.
+    Offered,
+    /// 200 exchanged.
+    Confirmed,
+    /// Torn down, waiting for the last acknowledgements.
+    Ending,
+}
+
+/// Things that happen at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    pub(crate) ring: Option<Instant>,
+    pub(crate) answer: Option<Instant>,
+    /// An incoming call waits for relay credentials until then.
+    pub(crate) relays: Option<Instant>,
+    pub(crate) stats: Option<Instant>,
+    pub(crate) repair: Option<Instant>,
+    pub(crate) end: Option<Instant>,
+}
+
+impl Timers {
+    fn earliest(&self) -> Option<Instant> {
+        [self.ring, self.answer, self.relays, self.stats, self.repair, self.end].into_iter().flatten().min()
+    }
+}
+
+/// The media side as the user wants it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    pub(crate) muted: bool,
+    pub(crate) held: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    pub(crate) account: AccountId,
+    pub(crate) direction: Direction,
+    /// The other party as people write it.
+    pub(crate) peer: String,
+    pub(crate) target: Option<Uri>,
+    pub(crate) created: Instant,
+    pub(crate) answered: Option<Instant>,
+    pub(crate) state: CallState,
+    pub(crate) stage: Stage,
+    pub(crate) seeds: CallSeeds,
+    pub(crate) policy: PathPolicy,
+    pub(crate) srtp: SrtpMode,
+    pub(crate) source: MediaSource,
+    /// What is sent before the answer.
+    pub(crate) early_source: media::Source,
+    pub(crate) ring_patience: Duration,
+    pub(crate) from_address: Option<std::net::IpAddr>,
+    pub(crate) hop: Option<Hop>,
+    pub(crate) flow: Option<Flow>,
+    pub(crate) local: Option<LocalDescription>,
+    /// The pairs that were nominated; descriptions after that name only these.
+    pub(crate) selected: Vec<Path>,
+    pub(crate) origin: Origin,
+    pub(crate) leg: Option<LegId>,
+    pub(crate) forks: BTreeMap<DialogId, Fork>,
+    pub(crate) dialog: Option<DialogId>,
+    /// Our last offer.
+    pub(crate) offer: Option<Description>,
+    /// The peer's last offer.
+    pub(crate) their_offer: Option<Description>,
+    pub(crate) invited: Option<Instant>,
+    /// Our 183 or 200 as text, repeated unchanged.
+    pub(crate) answer_text: Option<String>,
+    pub(crate) answer_wanted: bool,
+    pub(crate) pending: Option<Pending>,
+    pub(crate) announce_due: bool,
+    pub(crate) hold_due: Option<bool>,
+    pub(crate) restart_due: bool,
+    pub(crate) wishes: Wishes,
+    pub(crate) held_by_peer: bool,
+    pub(crate) has_path: bool,
+    pub(crate) sending: bool,
+    pub(crate) real_source_on: bool,
+    pub(crate) media_told: bool,
+    pub(crate) timers: Timers,
+    pub(crate) end_reason: Option<EndReason>,
+    pub(crate) last_report: (CallStats, IceReport),
+    pub(crate) signalling_done: bool,
+    /// After a 488 to an offer of optional SRTP: the next offer has none.
+    pub(crate) srtp_given_up: bool,
+    /// Told to a REFER that made this call.
+    pub(crate) over: bool,
+}
+
+impl Call {
+    /// A call in its first state; nothing has been told or sent.
+    pub(crate) fn new(
+        now: Instant,
+        id: CallId,
+        direction: Direction,
+        peer: String,
+        account: &Account,
+        seeds: CallSeeds,
+    ) -> Self {
+        let config = &account.config;
+        Self {
+            id,
+            account: account.id,
+            direction,
+            peer,
+            target: None,
+            created: now,
+            answered: None,
+            state: CallState::Gathering,
+            stage: Stage::Waiting,
+            origin: Origin::new(seeds.origin),
+            seeds,
+            policy: config.policy,
+            srtp: config.srtp,
+            source: config.source.clone(),
+            early_source: media::Source::Silence,
+            ring_patience: Duration::from_millis(config.ring_timeout_ms),
+            from_address: None,
+            hop: None,
+            flow: None,
+            local: None,
+            selected: Vec::new(),
+            leg: None,
+            forks: BTreeMap::new(),
+            dialog: None,
+            offer: None,
+            their_offer: None,
+            invited: None,
+            answer_text: None,
+            answer_wanted: false,
+            pending: None,
+            announce_due: false,
+            hold_due: None,
+            restart_due: false,
+            wishes: Wishes::default(),
+            held_by_peer: false,
+            has_path: false,
+            sending: false,
+            real_source_on: false,
+            media_told: false,
+            timers: Timers::default(),
+            end_reason: None,
+            last_report: (CallStats::default(), IceReport::default()),
+            signalling_done: false,
+            srtp_given_up: false,
+            over: false,
+        }
+    }
+
+    pub(crate) fn tell(&self, cx: &mut Cx<'_>, change: CallChange) {
+        cx.ports.call_event(self.id, change);
+    }
+
+    pub(crate) fn warn(&self, cx: &mut Cx<'_>, what: impl Into<String>) {
+        self.tell(cx, CallChange::Warned { warning: Warning::PeerMisbehaves { what: what.into() } });
+    }
+
+    /// Moves on, if the table allows it.
+    pub(crate) fn enter(&mut self, cx: &mut Cx<'_>, state: CallState) {
+        if self.state != state && phase::may_follow(self.state, state) {
+            self.state = state;
+            self.tell(cx, CallChange::State { state });
+        }
+    }
+
+    /// Milliseconds since the call was created.
+    pub(crate) fn age(&self, now: Instant) -> u64 {
+        views::ms(self.created, now)
+    }
+
+    /// The fork that counts: the confirmed one, else the first.
+    pub(crate) fn fork(&self) -> Option<&Fork> {
+        match self.dialog {
+            Some(dialog) => self.forks.get(&dialog),
+            None => self.forks.values().min_by_key(|fork| fork.number),
+        }
+    }
+
+    pub(crate) fn agreed(&self) -> Option<&Agreed> {
+        self.fork().map(|fork| &fork.agreed)
+    }
+
+    /// Nothing has left for the other side yet, and candidates are not being gathered.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.stage == Stage::Waiting
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.stage != Stage::Ending
+    }
+
+    /// Makes the media session from what was agreed on first.
+    pub(crate) fn start_session(&mut self, cx: &mut Cx<'_>, agreed: &Agreed) {
+        let protection = match &agreed.crypto {
+            Some(theirs) => media::Protection::Sdes { local: self.seeds.key.clone(), remote: vec![theirs.key.clone()] },
+            None => media::Protection::Clear,
+        };
+        let setup = SessionSetup {
+            formats: agreed.formats.clone(),
+            protection,
+            mux: agreed.mux,
+            cname: self.seeds.cname.clone(),
+            source: self.early_source.clone(),
+            wall: cx.wall,
+        };
+        let Some(flow) = &mut self.flow else { return };
+        if let Err(error) = flow.start_session(cx.now, setup) {
+            self.end(cx, EndReason::Internal { what: error.to_string() });
+        }
+    }
+
+    /// Lets media flow as far as the path, the peer, the user and the state of the call allow.
+    pub(crate) fn apply_media(&mut self, cx: &mut Cx<'_>) {
+        let Some(agreed) = self.fork().map(|fork| fork.agreed.clone()) else { return };
+        let answered = self.answered.is_some();
+        let sends = self.has_path && agreed.direction.sends() && self.is_alive();
+        let source = views::source(&self.source);
+        let same_source = source == self.early_source;
+        let Some(session) = self.flow.as_mut().and_then(Flow::session_mut) else { return };
+        if answered && !self.real_source_on {
+            self.real_source_on = true;
+            if !same_source {
+                session.set_source(source);
+            }
+        }
+        session.set_muted(self.wishes.muted || self.wishes.held);
+        match (sends, self.sending) {
+            (true, false) => session.start_sending(cx.now),
+            (false, true) => session.stop_sending(),
+            (true, true) | (false, false) => {}
+        }
+        self.sending = sends;
+        if agreed.direction.receives() && !self.wishes.held {
+            session.start_receiving(cx.now);
+        } else {
+            session.stop_receiving();
+        }
+        if self.has_path && !self.media_told {
+            self.media_told = true;
+            let codec = agreed.formats.send.codec.name().to_owned();
+            let protection = self.protection(cx, &agreed);
+            self.tell(cx, CallChange::MediaStarted { codec, protection });
+            self.timers.stats.get_or_insert(cx.now + STATS_EVERY);
+        }
+    }
+
+    fn protection(&self, cx: &Cx<'_>, agreed: &Agreed) -> Protection {
+        let in_the_clear = self.hop.is_some_and(|hop| !cx.account.is_protected(hop.flow));
+        match &agreed.crypto {
+            Some(_) if in_the_clear => Protection::SrtpOverPlainSignalling,
+            Some(_) => Protection::Srtp,
+            None => Protection::None,
+        }
+    }
+
+    /// RFC 4568 §7: keys belong on protected signalling. Told once, when the first keys leave.
+    pub(crate) fn warn_of_plain_keys(&self, cx: &mut Cx<'_>) {
+        let Some(hop) = self.hop else { return };
+        if let Some(transport) = cx.account.plain_transport(hop.flow) {
+            self.tell(cx, CallChange::Warned { warning: Warning::KeysInTheClear { transport } });
+        }
+    }
+
+    /// What the media session has to tell.
+    pub(crate) fn handle_media_event(&mut self, cx: &mut Cx<'_>, event: media::Event) {
+        let after_ms = self.age(cx.now);
+        match event {
+            media::Event::FirstSent => {
+                self.tell(cx, CallChange::FirstMedia { direction: MediaDirection::Sent, after_ms });
+            }
+            media::Event::FirstReceived { .. } => {
+                self.tell(cx, CallChange::FirstMedia { direction: MediaDirection::Received, after_ms });
+            }
+            media::Event::Dtmf { digit } => self.tell(cx, CallChange::Dtmf { digit }),
+            media::Event::CodecChanged { .. }
+            | media::Event::KeyConfirmed { .. }
+            | media::Event::DtmfSent
+            | media::Event::SourceEnded
+            | media::Event::RemoteBye
+            | media::Event::SsrcChanged { .. } => {}
+        }
+    }
+
+    /// What the ICE agent has to tell.
+    pub(crate) fn handle_ice_event(&mut self, cx: &mut Cx<'_>, event: ice::Event) {
+        match event {
+            ice::Event::Gathered { local, failures, took } => self.gathered(cx, local, &failures, took),
+            ice::Event::ServerProbed { server, outcome, took } => self.server_probed(cx, server, &outcome, took),
+            ice::Event::RemoteReached { .. } => {
+                if let Some(leg) = self.leg.filter(|_| self.direction == Direction::Incoming) {
+                    cx.account.endpoint.stop_resending(leg);
+                }
+            }
+            ice::Event::PairValid { component, path, .. } => {
+                let change = CallChange::PairValid {
+                    component: views::component(component),
+                    path: views::path(&path),
+                    after_ms: self.age(cx.now),
+                };
+                self.tell(cx, change);
+            }
+            ice::Event::PathChanged { component, path, cause, .. } => self.path_changed(cx, component, &path, cause),
+            ice::Event::Concluded { peer, announce, selected } => self.concluded(cx, peer, announce, selected),
+            ice::Event::RemoteCandidates { verdict, .. } => self.pairs_judged(cx, verdict),
+            ice::Event::Failed { report, .. } => self.ice_failed(cx, &report),
+            ice::Event::ConsentLost { .. } => self.consent_lost(cx),
+            ice::Event::Closed => {
+                self.flow = None;
+                self.finish_if_done(cx);
+            }
+        }
+    }
+
+    fn server_probed(&mut self, cx: &mut Cx<'_>, server: ice::ServerId, outcome: &ice::ServerOutcome, took: Duration) {
+        let report = self.flow.as_ref().map(|flow| flow.agent().report());
+        let Some(known) = report.as_ref().and_then(|report| report.servers.get(server.0)) else { return };
+        cx.account.relays.remember(known.addr, known.transport, outcome);
+        if let ice::ServerOutcome::Failed(cause) = outcome {
+            let warning = Warning::ServerFailed {
+                server: known.addr.to_string(),
+                transport: views::relay_transport(known.transport),
+                failure: cause.to_string(),
+            };
+            let _ = took;
+            self.tell(cx, CallChange::Warned { warning });
+        }
+    }
+
+    fn path_changed(&mut self, cx: &mut Cx<'_>, component: ice::Component, path: &Path, cause: ice::PathCause) {
+        let change = CallChange::PathChanged {
+            component: views::component(component),
+            path: views::path(path),
+            cause: views::path_cause(cause),
+        };
+        self.tell(cx, change);
+        if component != ice::Component::Rtp {
+            return;
+        }
+        self.timers.repair = None;
+        let now = cx.now;
+        if let Some(flow) = &mut self.flow {
+            flow.set_ice_rtt(now, path.rtt);
+            if let Some(session) = flow.session_mut().filter(|_| cause != ice::PathCause::FirstValid) {
+                session.path_changed(now);
+            }
+        }
+        self.has_path = true;
+        if self.answered.is_none() && self.state == CallState::Ringing {
+            self.enter(cx, CallState::EarlyMedia);
+        }
+        self.apply_media(cx);
+    }
+
+    fn ice_failed(&mut self, cx: &mut Cx<'_>, report: &ice::IceReport) {
+        // A fork that cannot be reached ends the call only if it is the last one.
+        if self.dialog.is_none() && self.direction == Direction::Outgoing && self.forks.len() > 1 {
+            return;
+        }
+        let report = Box::new(views::report(report));
+        let relays = report.local.iter().any(|candidate| candidate.kind == crate::api::CandidateKind::Relay);
+        let advice = if relays {
+            "a firewall blocks both sides' relays; allow UDP 3478 and TCP 443 to them"
+        } else {
+            "no relay was at hand: configure one (turn servers, or an edge with MRAS)"
+        };
+        self.end(cx, EndReason::NoPath { report, advice: advice.to_owned() });
+    }
+
+    /// RFC 7675 §5.1: nothing is sent any more, and an ICE restart is the way back. The caller starts it.
+    fn consent_lost(&mut self, cx: &mut Cx<'_>) {
+        self.has_path = false;
+        self.apply_media(cx);
+        self.timers.repair.get_or_insert(cx.now + REPAIR_PATIENCE);
+        if self.direction == Direction::Outgoing {
+            self.restart_due = true;
+            self.next_offer(cx);
+        }
+    }
+
+    /// When this call wants to be woken, apart from its flow.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.timers.earliest()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now;
+        let due = |timer: &mut Option<Instant>| timer.take_if(|at| *at <= now).is_some();
+        if due(&mut self.timers.ring) {
+            let waited_s = self.ring_patience.as_secs();
+            self.end(cx, EndReason::NoAnswer { target: self.peer.clone(), waited_s });
+        }
+        if due(&mut self.timers.relays) {
+            self.gather_if_ready(cx, true);
+        }
+        if due(&mut self.timers.answer) {
+            self.answer(cx);
+        }
+        if due(&mut self.timers.repair) {
+            let report = Box::new(self.ice_report());
+            self.end(cx, EndReason::PathLost { report });
+        }
+        if due(&mut self.timers.stats) {
+            let stats = Box::new(self.stats(now));
+            self.tell(cx, CallChange::Stats { stats });
+            self.timers.stats = self.is_alive().then(|| now + STATS_EVERY);
+        }
+        if due(&mut self.timers.end) {
+            if self.flow.take().is_some() {
+                cx.ports.close_all_of(super::ports::AgentOwner::Call(self.id));
+            }
+            self.signalling_done = true;
+            self.finish_if_done(cx);
+        }
+    }
+
+    pub(crate) fn stats(&self, now: Instant) -> CallStats {
+        let session = self.flow.as_ref().and_then(Flow::session);
+        session.map_or_else(CallStats::default, |session| views::stats(&session.stats(now)))
+    }
+
+    pub(crate) fn ice_report(&self) -> IceReport {
+        self.flow.as_ref().map_or_else(IceReport::default, |flow| views::report(&flow.agent().report()))
+    }
+
+    /// Ends the call from our side, whatever its state asks for: CANCEL, a refusal or BYE.
+    pub(crate) fn end(&mut self, cx: &mut Cx<'_>, reason: EndReason) {
+        if !self.is_alive() {
+            return;
+        }
+        self.hang_up_signalling(cx, &reason);
+        self.tear_down(cx, reason);
+    }
+
+    fn hang_up_signalling(&mut self, cx: &mut Cx<'_>, reason: &EndReason) {
+        let (now, endpoint) = (cx.now, &mut cx.account.endpoint);
+        let confirmed = self.dialog.filter(|_| self.stage == Stage::Confirmed);
+        let done = match (confirmed, self.leg, self.direction) {
+            (Some(dialog), _, _) => endpoint.bye(now, dialog).is_err(),
+            (None, Some(leg), Direction::Outgoing) => endpoint.cancel(now, leg).is_err(),
+            (None, Some(leg), Direction::Incoming) => {
+                let status = match reason {
+                    EndReason::Declined { status } => *status,
+                    EndReason::NotAcceptable { .. } => 488,
+                    EndReason::NoPath { .. } | EndReason::NoRelay { .. } | EndReason::Internal { .. } => 500,
+                    _ => 480,
+                };
+                let _ = endpoint.reject(now, leg, status, "", &[]);
+                true
+            }
+            (None, None, _) => true,
+        };
+        self.signalling_done = done;
+    }
+
+    /// Media and ICE are given back; the call is over when both halves say so.
+    pub(crate) fn tear_down(&mut self, cx: &mut Cx<'_>, reason: EndReason) {
+        if !self.is_alive() {
+            return;
+        }
+        self.stage = Stage::Ending;
+        self.enter(cx, CallState::Ending);
+        self.last_report = (self.stats(cx.now), self.ice_report());
+        self.end_reason = Some(reason);
+        self.timers = Timers { end: Some(cx.now + END_PATIENCE), ..Timers::default() };
+        cx.account.cancel_race(self.id, cx.ports);
+        match &mut self.flow {
+            Some(flow) => flow.close(cx.now),
+            None => self.finish_if_done(cx),
+        }
+    }
+
+    /// The dialog or the INVITE is over as far as the other side is concerned.
+    pub(crate) fn signalling_ended(&mut self, cx: &mut Cx<'_>) {
+        self.signalling_done = true;
+        self.finish_if_done(cx);
+    }
+
+    fn finish_if_done(&mut self, cx: &mut Cx<'_>) {
+        if self.stage != Stage::Ending || self.over || self.flow.is_some() || !self.signalling_done {
+            return;
+        }
+        self.over = true;
+        self.timers = Timers::default();
+        self.state = CallState::Ended;
+        let reason = self.end_reason.clone().unwrap_or(EndReason::LocalHangup);
+        let (stats, report) = std::mem::take(&mut self.last_report);
+        let duration_ms = self.answered.map(|at| views::ms(at, cx.now)).unwrap_or_default();
+        self.tell(cx, CallChange::Ended { reason, stats: Box::new(stats), report: Box::new(report), duration_ms });
+    }
+
+    /// What our next description says about who sends.
+    pub(crate) fn our_way(&self) -> MediaWay {
+        if self.wishes.held { MediaWay::SendOnly } else { MediaWay::SendRecv }
+    }
+}

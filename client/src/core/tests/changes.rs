@@ -1,0 +1,75 @@
+//! What changes while a call runs: hold, digits, mute, a peer without ICE.
+
+use std::time::Duration;
+
+use super::wire::{World, answering, listening};
+use crate::api::{CallChange, CallId, CallState, Command, MediaSource, TransportChoice};
+
+const C1: CallId = CallId(1);
+const C2: CallId = CallId(2);
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn talking() -> World {
+    let mut world = World::new(2);
+    world.add(0, listening("192.0.2.1:5060", TransportChoice::Udp));
+    world.add(1, answering("192.0.2.2:5060", 100, MediaSource::Tone { hz: 500.0 }));
+    world.dial(0, C1, "sip:bob@192.0.2.2", MediaSource::Tone { hz: 1000.0 });
+    world.run_for(secs(3));
+    assert!(world.phones[0].is(C1, CallState::Talking), "{}", world.story());
+    world
+}
+
+#[test]
+fn hold_silences_both_sides_and_resume_brings_them_back() {
+    let mut world = talking();
+    world.command(0, Command::Hold { call: C1 });
+    world.run_for(secs(2));
+    assert!(world.phones[0].is(C1, CallState::Held) && world.phones[1].is(C2, CallState::Held), "{}", world.story());
+    let end = world.now - world.start;
+    assert!(world.phones[1].loudness(C2, end - secs(1), end) < 10.0);
+    assert!(world.phones[0].loudness(C1, end - secs(1), end) < 10.0);
+    world.command(0, Command::Resume { call: C1 });
+    world.run_for(secs(2));
+    let end = world.now - world.start;
+    assert!(world.phones[1].loudness(C2, end - secs(1), end) > 1000.0, "{}", world.story());
+    assert!(world.phones[0].loudness(C1, end - secs(1), end) > 1000.0);
+}
+
+#[test]
+fn digits_arrive_once_each_in_both_directions() {
+    let mut world = talking();
+    world.command(0, Command::SendDtmf { call: C1, digits: "123#".to_owned() });
+    world.command(1, Command::SendDtmf { call: C2, digits: "9*D".to_owned() });
+    world.run_for(secs(3));
+    let digits = |at: usize, call| -> String {
+        let changes = world.phones[at].changes(call);
+        changes.filter_map(|change| if let CallChange::Dtmf { digit } = change { Some(*digit) } else { None }).collect()
+    };
+    assert_eq!((digits(1, C2), digits(0, C1)), ("123#".to_owned(), "9*D".to_owned()), "{}", world.story());
+}
+
+#[test]
+fn muting_sends_silence_and_goes_on_sending() {
+    let mut world = talking();
+    world.command(0, Command::SetMuted { call: C1, muted: true });
+    world.run_for(secs(2));
+    let end = world.now - world.start;
+    assert!(world.phones[1].loudness(C2, end - secs(1), end) < 10.0);
+    assert!(world.phones[0].loudness(C1, end - secs(1), end) > 1000.0);
+}
+
+#[test]
+fn commands_at_a_wrong_moment_are_refused_with_a_sentence() {
+    let mut world = World::new(1);
+    world.add(0, listening("192.0.2.1:5060", TransportChoice::Udp));
+    world.command(0, Command::Hangup { call: C1 });
+    world.command(
+        0,
+        Command::Dial { call: C1, account: super::wire::ACCOUNT, to: "bob".to_owned(), options: Box::default() },
+    );
+    let story = world.story();
+    assert!(story.contains("unknown-call") && story.contains("bad-target"), "{story}");
+}
