@@ -1,7 +1,7 @@
 //! Against a scripted server; the embedded relay of `client::lab` has the long conversations.
 
 use super::*;
-use crate::config::Secret;
+use crate::config::{RelayCredentials, Secret};
 use crate::stun::{Integrity, Key, PasswordAlgorithm};
 
 const REALM: &[u8] = b"edge.example.test";

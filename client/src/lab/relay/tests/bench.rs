@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use ice::stun::{Builder, Integrity};
-use ice::turn::allocation::Config as ClientConfig;
-use ice::turn::{Allocation, Input as ClientInput, Output as ClientOutput, SendError};
+use ice::turn::{Allocation, Config as ClientConfig, Input as ClientInput, Output as ClientOutput, SendError};
 
 use super::super::*;
 use super::{Attribute, Event, Key, PasswordAlgorithm, RelayCredentials, auth};
