@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::wire::{World, answering, listening};
+use super::wire::{ACCOUNT, World, answering, listening};
 use crate::api::{
-    CallChange, CallId, CallState, Command, EndReason, MediaDirection, MediaSource, PathCause, Protection,
+    CallChange, CallId, CallState, Command, DialOptions, EndReason, MediaDirection, MediaSource, PathCause, Protection,
     TransportChoice,
 };
 
@@ -155,8 +155,8 @@ fn busy_declined_cancelled_and_unanswered_calls_end_with_their_reasons() {
         ),
         (
             "nobody answers",
-            |w| w.run_for(secs(61)),
-            |reason| matches!(reason, EndReason::NoAnswer { waited_s: 60, .. }),
+            |w| w.run_for(secs(5)),
+            |reason| matches!(reason, EndReason::NoAnswer { waited_s: 5, .. }),
             |reason| matches!(reason, EndReason::Cancelled),
         ),
     ];
@@ -164,7 +164,8 @@ fn busy_declined_cancelled_and_unanswered_calls_end_with_their_reasons() {
         let mut world = World::new(2);
         world.add(0, listening("192.0.2.1:5060", TransportChoice::Udp));
         world.add(1, listening("192.0.2.2:5060", TransportChoice::Udp));
-        world.dial(0, C1, "sip:bob@192.0.2.2", tone());
+        let options = Box::new(DialOptions { ring_timeout_ms: Some(5000), ..DialOptions::default() });
+        world.command(0, Command::Dial { call: C1, account: ACCOUNT, to: "sip:bob@192.0.2.2".to_owned(), options });
         world.run_until("ringing", secs(1), |w| w.phones[1].is(C2, CallState::Ringing));
         act(&mut world);
         world.run_for(secs(4));

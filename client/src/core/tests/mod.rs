@@ -2,4 +2,6 @@
 
 mod calls;
 mod changes;
+mod offers;
+mod plain;
 mod wire;

@@ -1,0 +1,202 @@
+//! A peer without ICE, as an ordinary PBX is one: written by hand, packet by packet.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sip::message::{Message, Method, Request, Response};
+
+use super::wire::{World, listening};
+use crate::api::{CallChange, CallId, CallState, EndReason, MediaSource, Protection, SrtpMode, TransportChoice};
+
+const C1: CallId = CallId(1);
+const PBX: &str = "192.0.2.50:5060";
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A user agent server of a few lines: answers INVITE with PCMU at one address, counts RTP and sends as much back.
+struct Pbx {
+    sip: SocketAddr,
+    rtp: SocketAddr,
+    /// First media line of the answer, and what to answer to an offer with SAVP.
+    refuse_srtp: bool,
+    seen: BTreeMap<String, usize>,
+    rtp_packets: usize,
+    rtcp_packets: usize,
+    offers: Vec<String>,
+}
+
+impl Pbx {
+    fn new() -> Self {
+        Self {
+            sip: PBX.parse().unwrap(),
+            rtp: "192.0.2.50:7000".parse().unwrap(),
+            refuse_srtp: false,
+            seen: BTreeMap::new(),
+            rtp_packets: 0,
+            rtcp_packets: 0,
+            offers: Vec::new(),
+        }
+    }
+
+    fn body(&self) -> String {
+        format!(
+            "v=0\r\no=- 1 1 IN IP4 192.0.2.50\r\ns=-\r\nc=IN IP4 192.0.2.50\r\nt=0 0\r\nm=audio {} RTP/AVP 0 101\r\n\
+             a=rtpmap:101 telephone-event/8000\r\n",
+            self.rtp.port()
+        )
+    }
+
+    fn answer(&mut self, request: &Request) -> Option<Response> {
+        *self.seen.entry(request.method.to_string()).or_default() += 1;
+        let respond = |status: u16| {
+            let mut response = request.response(status, "");
+            let to = response.headers.get("To").unwrap_or_default().to_owned();
+            if !to.contains("tag=") {
+                response.headers.set("To", format!("{to};tag=pbx"));
+            }
+            response
+        };
+        match &request.method {
+            Method::Ack => None,
+            Method::Invite => {
+                let offer = String::from_utf8_lossy(&request.body).into_owned();
+                let refuse = self.refuse_srtp && offer.contains("a=crypto");
+                self.offers.push(offer);
+                if refuse {
+                    return Some(respond(488));
+                }
+                let mut response = respond(200);
+                response.headers.push("Contact", format!("<sip:pbx@{}>", self.sip));
+                response.set_body("application/sdp", self.body().into_bytes());
+                Some(response)
+            }
+            _ => Some(respond(200)),
+        }
+    }
+
+    /// Takes what came for it; answers SIP, and every RTP packet with one of its own.
+    fn run(&mut self, world: &mut World) {
+        while let Some((to, from, payload)) = world.scripted.pop_front() {
+            if to == self.sip {
+                if let Ok(Message::Request(request)) = sip::parse::parse_message(&payload)
+                    && let Some(response) = self.answer(&request)
+                {
+                    world.inject(self.sip, from, response.to_bytes());
+                }
+            } else if to == self.rtp {
+                self.rtp_packets += 1;
+                let mut packet = payload.clone();
+                packet[8..12].copy_from_slice(&[9, 9, 9, 9]);
+                world.inject(self.rtp, from, packet);
+            } else if to.port() == self.rtp.port() + 1 {
+                self.rtcp_packets += 1;
+            }
+        }
+    }
+}
+
+fn run(world: &mut World, pbx: &mut Pbx, time: Duration) {
+    let end = world.now + time;
+    while world.now < end {
+        world.run_for(Duration::from_millis(5));
+        pbx.run(world);
+    }
+}
+
+fn dial(srtp: SrtpMode, pbx: &mut Pbx) -> World {
+    let mut world = World::new(1);
+    world.add(0, crate::api::AccountConfig { srtp, ..listening("192.0.2.1:5060", TransportChoice::Udp) });
+    world.dial(0, C1, "sip:100@192.0.2.50", MediaSource::Tone { hz: 1000.0 });
+    run(&mut world, pbx, secs(7));
+    world
+}
+
+#[test]
+fn a_peer_without_ice_gets_plain_rtp_and_rtcp_at_its_addresses() {
+    let mut pbx = Pbx::new();
+    let mut world = dial(SrtpMode::Off, &mut pbx);
+    let phone = &world.phones[0];
+    assert!(phone.is(C1, CallState::Talking), "{}", world.story());
+    assert!(
+        phone.sees(C1, |change| matches!(change, CallChange::NoIce { remote } if *remote == pbx.rtp)),
+        "{}",
+        world.story()
+    );
+    assert!(pbx.rtp_packets > 250 && pbx.rtcp_packets > 0, "{} RTP, {} RTCP", pbx.rtp_packets, pbx.rtcp_packets);
+    let end = world.now - world.start;
+    assert!(phone.loudness(C1, end - secs(2), end) > 1000.0, "the echo of the PBX is heard\n{}", world.story());
+    assert!(phone.sees(C1, |change| {
+        matches!(change, CallChange::MediaStarted { codec, protection: Protection::None } if codec == "PCMU")
+    }));
+    world.command(0, crate::api::Command::Hangup { call: C1 });
+    run(&mut world, &mut pbx, secs(2));
+    assert_eq!(world.phones[0].ended(C1), Some(EndReason::LocalHangup));
+    assert_eq!(pbx.seen.get("BYE"), Some(&1), "{:?}", pbx.seen);
+}
+
+#[test]
+fn optional_srtp_is_given_up_once_after_a_488() {
+    let mut pbx = Pbx { refuse_srtp: true, ..Pbx::new() };
+    let world = dial(SrtpMode::Optional, &mut pbx);
+    assert!(world.phones[0].is(C1, CallState::Talking), "{}", world.story());
+    assert_eq!(pbx.offers.len(), 2);
+    assert!(pbx.offers[0].contains("RTP/AVP") && pbx.offers[0].contains("a=crypto"));
+    assert!(pbx.offers[1].contains("RTP/AVP") && !pbx.offers[1].contains("a=crypto"));
+}
+
+#[test]
+fn required_srtp_ends_the_call_if_the_peer_has_none() {
+    let mut pbx = Pbx::new();
+    let world = dial(SrtpMode::Required, &mut pbx);
+    assert!(matches!(world.phones[0].ended(C1), Some(EndReason::NotAcceptable { .. })), "{}", world.story());
+    assert_eq!(pbx.seen.get("BYE"), Some(&1), "what was answered is hung up");
+    assert_eq!(pbx.rtp_packets, 0);
+}
+
+#[test]
+fn the_peers_hold_and_its_options_are_answered() {
+    let mut pbx = Pbx::new();
+    let mut world = dial(SrtpMode::Off, &mut pbx);
+    let invite = |cseq: u32, direction: &str, pbx: &Pbx, call: &Request| {
+        let mut request = Request::new(Method::Invite, "sip:phone@192.0.2.1:5060".parse().unwrap());
+        request.headers.push("Via", format!("SIP/2.0/UDP {};branch=z9hG4bKpbx{cseq}", pbx.sip));
+        request.headers.push("From", format!("{};tag=pbx", call.headers.get("To").unwrap()));
+        request.headers.push("To", call.headers.get("From").unwrap());
+        request.headers.push("Call-ID", call.headers.get("Call-ID").unwrap());
+        request.headers.push("CSeq", format!("{cseq} INVITE"));
+        request.headers.push("Contact", format!("<sip:pbx@{}>", pbx.sip));
+        request.headers.push("Max-Forwards", "70");
+        let body = pbx.body().replace("o=- 1 1", &format!("o=- 1 {cseq}"));
+        request.set_body("application/sdp", format!("{body}a={direction}\r\n").into_bytes());
+        request.to_bytes()
+    };
+    let original = world.phones[0].log.iter().find_map(|line| sent_invite(line)).unwrap();
+    let (from, to) = (pbx.sip, "192.0.2.1:5060".parse().unwrap());
+    world.inject(from, to, invite(2, "sendonly", &pbx, &original));
+    run(&mut world, &mut pbx, secs(1));
+    assert!(
+        world.phones[0].sees(C1, |change| matches!(change, CallChange::Hold { by_us: false, by_peer: true })),
+        "{}",
+        world.story()
+    );
+    let before = pbx.rtp_packets;
+    run(&mut world, &mut pbx, secs(1));
+    assert!(pbx.rtp_packets <= before + 1, "nothing is sent to one who does not listen");
+    world.inject(from, to, invite(3, "sendrecv", &pbx, &original));
+    run(&mut world, &mut pbx, secs(1));
+    assert!(world.phones[0].sees(C1, |change| matches!(change, CallChange::Hold { by_us: false, by_peer: false })));
+    assert!(pbx.rtp_packets > before + 20);
+}
+
+/// The INVITE in a line of the log.
+fn sent_invite(line: &str) -> Option<Request> {
+    let bytes = line.split_once("payload: [")?.1.trim_end_matches([' ', '}', ']']);
+    let bytes: Vec<u8> = bytes.split(", ").filter_map(|byte| byte.parse().ok()).collect();
+    match sip::parse::parse_message(&bytes) {
+        Ok(Message::Request(request)) if request.method == Method::Invite => Some(request),
+        Ok(_) | Err(_) => None,
+    }
+}
