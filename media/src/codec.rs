@@ -30,8 +30,8 @@ impl Encoder {
     pub fn new(codec: Codec, settings: OpusSettings) -> Result<Self, MediaError> {
         match codec {
             Codec::Opus => Ok(Self::Opus(opus::Encoder::new(settings)?)),
-            Codec::Pcmu => Ok(Self::G711(Law::Mu, Box::new(Down::new()))),
-            Codec::Pcma => Ok(Self::G711(Law::A, Box::new(Down::new()))),
+            Codec::Pcmu => Ok(Self::G711(Law::Mu, Box::default())),
+            Codec::Pcma => Ok(Self::G711(Law::A, Box::default())),
         }
     }
 
@@ -70,8 +70,8 @@ impl Decoder {
     pub fn new(codec: Codec) -> Result<Self, MediaError> {
         match codec {
             Codec::Opus => Ok(Self::Opus(opus::Decoder::new()?)),
-            Codec::Pcmu => Ok(Self::G711(Law::Mu, Box::new(Up::new()))),
-            Codec::Pcma => Ok(Self::G711(Law::A, Box::new(Up::new()))),
+            Codec::Pcmu => Ok(Self::G711(Law::Mu, Box::default())),
+            Codec::Pcma => Ok(Self::G711(Law::A, Box::default())),
         }
     }
 

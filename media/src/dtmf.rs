@@ -137,7 +137,7 @@ mod tests {
         let sent = ticks("#", 11);
         let event = |marker, end: u8, frames: u16| {
             let [high, low] = (frames * 960).to_be_bytes();
-            Tick::Event(EventPacket { marker, payload: [11, end | 10, high, low] })
+            Tick::Event(EventPacket { marker, payload: [11, end | VOLUME, high, low] })
         };
         let mut want = vec![event(true, 0, 1), event(false, 0, 2), event(false, 0, 3), event(false, 0, 4)];
         want.extend([event(false, 0x80, 5); 3]);

@@ -87,6 +87,7 @@ pub struct Buffer {
     transits: VecDeque<i64>,
     base: i64,
     target: i64,
+    unmeasured: u32,
     path: Option<PathChange>,
 }
 
@@ -167,6 +168,13 @@ impl Buffer {
             self.transits.pop_front();
         }
         self.transits.push_back(transit);
+        // The figures move slowly: they are taken anew with every eighth packet, and with each that exceeds them.
+        self.unmeasured += 1;
+        let is_usual = (self.base..=self.base + self.target - MARGIN).contains(&transit);
+        if is_usual && self.unmeasured < 8 && self.transits.len() > 8 {
+            return;
+        }
+        self.unmeasured = 0;
         let mut sorted: Vec<i64> = self.transits.iter().copied().collect();
         sorted.sort_unstable();
         let outliers = sorted.len() / 100;
@@ -206,7 +214,7 @@ mod tests {
             buffer.take_first();
         }
         assert_eq!(buffer.target(), 60 * MS);
-        for sequence in 256..512 {
+        for sequence in 256..520 {
             buffer.insert(packet(sequence, 0), None);
             buffer.take_first();
         }

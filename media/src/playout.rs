@@ -233,6 +233,11 @@ impl Playout {
             self.sound.resize(before + FRAME_SAMPLES, 0);
         }
         let duration = Decoder::duration(codec, &payload).unwrap_or(FRAME_SAMPLES);
+        if self.expected.is_some_and(|expected| packet.time > expected.time + TOLERANCE) {
+            // The sender had made a pause, so nothing was missing while we waited.
+            let waited = u64::try_from(self.stretched).unwrap_or(0).min(u64::from(FADED_FRAMES));
+            self.counters.concealed = self.counters.concealed.saturating_sub(waited);
+        }
         self.join(before, codec);
         let time = packet.time + i64::try_from(duration).unwrap_or(0);
         self.expected = Some(Expected { sequence: packet.sequence + 1, time, duration });

@@ -46,7 +46,7 @@ pub enum Component {
 }
 
 /// What the owner brings.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
     /// A packet that the demultiplexer found to be neither STUN nor anything else.
     Packet {
@@ -121,6 +121,7 @@ pub enum Event {
 
 /// One media stream of one call.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of the owner, each independent of the others")]
 pub struct Session {
     formats: Formats,
     mux: bool,
@@ -263,6 +264,13 @@ impl Session {
             self.sender.mark_next();
         }
         self.sending = true;
+        // As long as nothing has been sent or heard, the clock may start anew, so that the first packet leaves at once.
+        if let Phase::Running { .. } = self.phase
+            && self.last_sent.is_none()
+            && self.streams.is_empty()
+        {
+            self.phase = Phase::Running { start: now, ticks: 0 };
+        }
         self.run(now);
     }
 

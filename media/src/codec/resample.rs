@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn recordings_of_any_rate_keep_their_duration_and_level() {
         for rate_hz in [8_000_u32, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000] {
-            let input: Vec<f32> = (0..rate_hz).map(|at| (at as f32 * 2_764.6 / rate_hz as f32).sin() * 0.5).collect();
+            let step = 2_764.6 / sample::count(u64::from(rate_hz));
+            let input: Vec<f32> = (0..rate_hz).map(|at| (sample::count(u64::from(at)) * step).sin() * 0.5).collect();
             let output = to_48_khz(&input, rate_hz).unwrap();
             assert_eq!(output.len(), 48_000, "case: {rate_hz}");
             let level = sample::level_dbfs(&output[4_800..43_200]);

@@ -79,19 +79,16 @@ impl Report<'_> {
         });
         let name = SdesItem::builder(SdesItem::CNAME, self.cname);
         let sdes = Sdes::builder().add_chunk(SdesChunk::builder(self.ssrc).add_item(name));
-        let compound = match self.sender {
-            Some(info) => {
-                let report = SenderReport::builder(self.ssrc)
-                    .ntp_timestamp(info.ntp.0)
-                    .rtp_timestamp(info.rtp_timestamp)
-                    .packet_count(info.packets)
-                    .octet_count(info.payload_bytes);
-                Compound::builder().add_packet(blocks.fold(report, rtcp_types::SenderReportBuilder::add_report_block))
-            }
-            None => {
-                let report = ReceiverReport::builder(self.ssrc);
-                Compound::builder().add_packet(blocks.fold(report, rtcp_types::ReceiverReportBuilder::add_report_block))
-            }
+        let compound = if let Some(info) = self.sender {
+            let report = SenderReport::builder(self.ssrc)
+                .ntp_timestamp(info.ntp.0)
+                .rtp_timestamp(info.rtp_timestamp)
+                .packet_count(info.packets)
+                .octet_count(info.payload_bytes);
+            Compound::builder().add_packet(blocks.fold(report, rtcp_types::SenderReportBuilder::add_report_block))
+        } else {
+            let report = ReceiverReport::builder(self.ssrc);
+            Compound::builder().add_packet(blocks.fold(report, rtcp_types::ReceiverReportBuilder::add_report_block))
         };
         let compound = compound.add_packet(sdes);
         if self.bye { write(&compound.add_packet(Bye::builder().add_source(self.ssrc))) } else { write(&compound) }
@@ -167,6 +164,22 @@ mod tests {
         let block =
             Block { ssrc: 2, fraction_lost: 64, jitter: 480, last_sr: 0xaabb_ccdd, delay_since_last_sr: 65_536 };
         assert_eq!(heard, Heard { senders: vec![(1, info.ntp)], blocks: vec![block], byes: vec![1] });
+    }
+
+    #[test]
+    fn reports_with_changed_bytes_are_read_or_refused() {
+        let mut random = crate::testing::Random::new(1);
+        let info = SenderInfo { ntp: NtpTime(1), rtp_timestamp: 9, packets: 10, payload_bytes: 11 };
+        let whole = report(Some(info), true);
+        for _ in 0..50_000 {
+            let mut bytes = whole.clone();
+            bytes.truncate(1 + random.below(whole.len()));
+            for _ in 0..3 {
+                let at = random.below(bytes.len());
+                bytes[at] = random.bytes(1)[0];
+            }
+            let _ = Heard::parse(&bytes);
+        }
     }
 
     #[test]

@@ -219,12 +219,12 @@ mod tests {
 
     #[test]
     fn wraps_gaps_repeats_and_stragglers_get_their_place() {
+        use Order::{Duplicate, Newest, Reordered};
         let mut receiver = Receiver::new(65_534, 48_000);
         let mut orders = Vec::new();
         for sequence in [65_534, 65_535, 0, 3, 1, 1, 2, 3] {
             orders.push(receiver.accept(sequence));
         }
-        use Order::{Duplicate, Newest, Reordered};
         let start = 65_536 + 65_534;
         let want = [
             (start, Newest),

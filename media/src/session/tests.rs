@@ -129,8 +129,8 @@ fn held_plays_silence_muted_says_silence_and_both_come_back() {
     pair.run_for(ms(500));
     let at = [0, 1].map(|side| pair.ends[side].heard.len());
     pair.run_for(secs(1));
-    for side in 0..2 {
-        assert!((sample::level_dbfs(&pair.ends[side].heard[at[side]..]) + 12.0).abs() < 1.0, "side {side}");
+    for (end, at) in pair.ends.iter().zip(at) {
+        assert!((sample::level_dbfs(&end.heard[at..]) + 12.0).abs() < 1.0);
     }
 }
 
@@ -310,6 +310,50 @@ fn compound_packets_begin_with_a_report_and_name_us() {
         let heard = Heard::parse(bytes).unwrap();
         assert_eq!(heard.senders.first().map(|(ssrc, _)| *ssrc), Some(ssrc));
     }
+}
+
+#[test]
+fn a_peer_that_sends_nothing_during_silence_is_understood() {
+    let second = |hz| {
+        (0..50)
+            .flat_map({
+                let mut sine = crate::audio::tone::Sine::new(hz, -12.0);
+                move |_| sine.frame()
+            })
+            .collect::<Vec<i16>>()
+    };
+    let samples: Vec<i16> = [second(800.0), vec![0; 96_000], second(800.0)].concat();
+    let configure = |side: usize, config: &mut Config| {
+        config.source = if side == 0 {
+            Source::Samples { samples: samples.clone().into(), repeat: false }
+        } else {
+            Source::Silence
+        };
+        config.opus.dtx = true;
+    };
+    let mut pair = Pair::talking(configure, [constant(10), constant(10)], 1);
+    pair.run_for(ms(4_200));
+    let stats = pair.stats(1);
+    assert!(stats.sent < 180 && stats.received < 180, "{stats:?}");
+    assert_eq!((stats.lost, stats.late), (0, 0), "{stats:?}");
+    assert!(stats.concealed < 15, "{stats:?}");
+    let heard = &pair.ends[1].heard;
+    assert!((sample::level_dbfs(&heard[9_600..43_200]) + 12.0).abs() < 1.0);
+    assert!(sample::level_dbfs(&heard[96_000..120_000]) < -50.0);
+    assert!((sample::level_dbfs(&heard[153_600..187_200]) + 12.0).abs() < 1.0);
+}
+
+#[test]
+fn sending_that_starts_late_does_not_wait_for_the_tick() {
+    let mut pair = Pair::new(tone, [constant(10), constant(10)], 1);
+    let now = pair.now;
+    pair.ends[0].session.start_receiving(now);
+    pair.run_for(ms(33));
+    let now = pair.now;
+    pair.ends[0].session.start_sending(now);
+    pair.run_for(ms(50));
+    let sent: Vec<_> = pair.ends[0].sent.iter().map(|(at, ..)| *at).collect();
+    assert_eq!(sent, [ms(33), ms(53), ms(73)]);
 }
 
 #[test]

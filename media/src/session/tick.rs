@@ -67,13 +67,14 @@ impl Session {
     fn transmit(&mut self, at: Instant, said: &Frame) {
         let packet = match self.digit_packet() {
             Some(packet) => Some(packet),
-            None => match self.encoder.encode(said) {
-                Some(payload) => self.sender.sound(self.formats.send.payload_type, &payload),
-                None => {
+            None => {
+                if let Some(payload) = self.encoder.encode(said) {
+                    self.sender.sound(self.formats.send.payload_type, &payload)
+                } else {
                     self.sender.mark_next();
                     None
                 }
-            },
+            }
         };
         let Some(plain) = packet else { return };
         self.counters.sent_bytes += u64::try_from(plain.len().saturating_sub(12)).unwrap_or(0);

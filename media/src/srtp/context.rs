@@ -111,7 +111,7 @@ pub struct Inbound {
 }
 
 struct Key {
-    key: MasterKey,
+    master: MasterKey,
     context: Context,
     probe: Context,
     probes: usize,
@@ -122,7 +122,7 @@ struct Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("key", &self.key).field("confirmed", &self.confirmed).finish_non_exhaustive()
+        f.debug_struct("Key").field("master", &self.master).field("confirmed", &self.confirmed).finish_non_exhaustive()
     }
 }
 
@@ -140,13 +140,13 @@ impl Inbound {
     /// [`MediaError::Key`]; then nothing has changed.
     pub fn set_keys(&mut self, keys: Vec<MasterKey>) -> Result<(), MediaError> {
         let mut made = Vec::new();
-        for key in keys.iter().filter(|key| !self.keys.iter().any(|held| held.key == **key)).take(KEYS_MAX) {
+        for key in keys.iter().filter(|key| !self.keys.iter().any(|held| held.master == **key)).take(KEYS_MAX) {
             made.push(Key::new(key.clone())?);
         }
         let mut held = std::mem::take(&mut self.keys);
         held.append(&mut made);
         for key in keys.into_iter().take(KEYS_MAX) {
-            if let Some(position) = held.iter().position(|candidate| candidate.key == key) {
+            if let Some(position) = held.iter().position(|candidate| candidate.master == key) {
                 self.keys.push(held.swap_remove(position));
             }
         }
@@ -233,19 +233,19 @@ impl Inbound {
 }
 
 impl Key {
-    fn new(key: MasterKey) -> Result<Self, MediaError> {
-        let (context, probe) = (make_context(&key, "remote")?, make_probe(&key)?);
+    fn new(master: MasterKey) -> Result<Self, MediaError> {
+        let (context, probe) = (make_context(&master, "remote")?, make_probe(&master)?);
         let empty = BTreeSet::new;
-        Ok(Self { key, context, probe, probes: 0, rtp_sources: empty(), rtcp_sources: empty(), confirmed: false })
+        Ok(Self { master, context, probe, probes: 0, rtp_sources: empty(), rtcp_sources: empty(), confirmed: false })
     }
 
     fn unprotect(&mut self, kind: Kind, bytes: &[u8]) -> Result<Bytes, Rejection> {
         let tag_bytes = match kind {
-            Kind::Rtp => rtp_tag_bytes(self.key.suite()),
+            Kind::Rtp => rtp_tag_bytes(self.master.suite()),
             Kind::Rtcp => RTCP_TAG_BYTES,
         };
         let stripped;
-        let bytes = match self.key.mki() {
+        let bytes = match self.master.mki() {
             Some(mki) => {
                 stripped = strip_mki(kind, bytes, tag_bytes, mki.bytes).ok_or(Rejection::Malformed)?;
                 stripped.as_slice()
@@ -268,7 +268,7 @@ impl Key {
     fn renew_probe(&mut self) {
         self.probes += 1;
         if self.probes > PROBES_MAX
-            && let Ok(probe) = make_probe(&self.key)
+            && let Ok(probe) = make_probe(&self.master)
         {
             (self.probe, self.probes) = (probe, 0);
         }
@@ -277,7 +277,7 @@ impl Key {
     /// An authentic packet of a new source has come.
     fn admit(&mut self, kind: Kind, ssrc: u32) {
         if self.rtp_sources.len() + self.rtcp_sources.len() >= SOURCES_MAX
-            && let Ok(context) = make_context(&self.key, "remote")
+            && let Ok(context) = make_context(&self.master, "remote")
         {
             self.context = context;
             self.rtp_sources.clear();
