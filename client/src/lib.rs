@@ -10,9 +10,14 @@
 //! Read `api` first, then `core/mod.rs`, then `driver/account_loop.rs`.
 
 pub mod api;
+pub mod bot;
+pub mod cli;
 pub mod config;
 pub mod core;
+pub mod demo;
 pub mod driver;
 pub mod engine;
 pub mod lab;
+pub mod logging;
+pub mod report;
 pub mod sentence;

@@ -37,12 +37,16 @@ const BUDGET: usize = 256;
 const INPUTS_PER_TURN: usize = 64;
 /// How long a core may take to say goodbye to its servers (architecture §4).
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
+/// How long streams may take to write the last words of a core that has stopped.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// Everything one core needs of the operating system.
 pub struct AccountLoop {
     core: Core,
     sockets: BTreeMap<SocketId, UdpPipe>,
     streams: BTreeMap<StreamId, StreamPipe>,
+    /// Pipes that have not reported their end: they may still be writing.
+    pipes_open: usize,
     listeners: Vec<AbortHandle>,
     tls: Arc<TlsClient>,
     roots: Vec<rustls::pki_types::CertificateDer<'static>>,
@@ -82,6 +86,7 @@ impl AccountLoop {
             core: parts.core,
             sockets: BTreeMap::new(),
             streams: BTreeMap::new(),
+            pipes_open: 0,
             listeners: Vec::new(),
             tls: Arc::new(TlsClient::new(Vec::new())),
             roots: Vec::new(),
@@ -120,6 +125,33 @@ impl AccountLoop {
             listener.abort();
         }
         self.sound.close();
+        self.flush().await;
+    }
+
+    /// Lets streams write what is queued (a last BYE, a deallocation) before the runtime goes.
+    async fn flush(&mut self) {
+        self.forget_connecting();
+        self.streams.clear();
+        let limit = tokio::time::Instant::now() + FLUSH_LIMIT;
+        while self.pipes_open > 0 {
+            match tokio::time::timeout_at(limit, self.pipes.recv()).await {
+                Ok(Some(PipeEvent::StreamClosed { .. })) => self.pipes_open = self.pipes_open.saturating_sub(1),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// A stream that is dropped while connecting ends without a word.
+    fn forget_connecting(&mut self) {
+        let connecting = self.streams.values().filter(|pipe| pipe.is_connecting()).count();
+        self.pipes_open = self.pipes_open.saturating_sub(connecting);
+    }
+
+    fn close_stream(&mut self, id: StreamId) {
+        if self.streams.remove(&id).is_some_and(|pipe| pipe.is_connecting()) {
+            self.pipes_open = self.pipes_open.saturating_sub(1);
+        }
     }
 
     async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) {
@@ -189,6 +221,7 @@ impl AccountLoop {
             PipeEvent::StreamAccepted { id, listener: _, local, remote, pipe } => {
                 let id = StreamId(id);
                 self.streams.insert(id, pipe);
+                self.pipes_open += 1;
                 self.core.handle_input(now, Input::StreamAccepted { id, local, remote });
             }
             PipeEvent::StreamData { id, bytes } => {
@@ -198,6 +231,7 @@ impl AccountLoop {
                 }
             }
             PipeEvent::StreamClosed { id, cause } => {
+                self.pipes_open = self.pipes_open.saturating_sub(1);
                 let id = StreamId(id);
                 if self.streams.remove(&id).is_some() {
                     self.core.handle_input(now, Input::StreamClosed { id, cause: translate::stream_error(cause) });
@@ -296,9 +330,7 @@ impl AccountLoop {
                 self.sockets.remove(&id);
             }
             Output::OpenStream { id, from, to, tls } => self.open_stream(id, from, to, tls),
-            Output::CloseStream(id) => {
-                self.streams.remove(&id);
-            }
+            Output::CloseStream(id) => self.close_stream(id),
             Output::Listen { local } => self.listen(local),
             Output::Resolve { id, name, kind } => {
                 let kind = match kind {
@@ -351,6 +383,7 @@ impl AccountLoop {
         let request = OpenStream { id: id.0, from, to, tls_names };
         let pipe = StreamPipe::open(request, Arc::clone(&self.tls), self.sink.clone());
         self.streams.insert(id, pipe);
+        self.pipes_open += 1;
     }
 
     fn listen(&mut self, local: SocketAddr) {

@@ -94,7 +94,12 @@ impl StreamPipe {
         }
     }
 
-    /// Tells a stream that is still connecting to stop at once; an open one flushes.
+    /// Not open yet: dropping it now ends it without a `StreamClosed`.
+    pub fn is_connecting(&self) -> bool {
+        self.connecting.is_some()
+    }
+
+    /// It is open now: dropping it flushes and closes.
     pub fn connected(&mut self) {
         self.connecting = None;
     }

@@ -20,6 +20,8 @@ const RATE: u32 = 48_000;
 const PERIOD_FRAMES: u32 = 480;
 /// How long a card may take to open.
 const OPEN_LIMIT: Duration = Duration::from_secs(3);
+/// ALSA's null device is in every list, and is no card.
+const NOTHING: &str = "Discard all samples";
 /// Troubles kept for the loop; more of the same say nothing new.
 const FAULTS_MAX: usize = 8;
 
@@ -95,7 +97,7 @@ pub(super) fn list() -> Result<Vec<DeviceInfo>, DeviceError> {
         let name = name_of(&device);
         let default = [&default_input, &default_output].into_iter().flatten().any(|one| *one == name);
         let (input, output) = (device.supports_input(), device.supports_output());
-        if (input || output) && !cards.iter().any(|card| card.name == name) {
+        if (input || output) && !name.starts_with(NOTHING) && !cards.iter().any(|card| card.name == name) {
             cards.push(DeviceInfo { name, input, output, default });
         }
     }

@@ -1,0 +1,77 @@
+//! Output of commands: results on the standard output, trouble on the standard error stream.
+
+use std::io::{self, Write as _};
+use std::time::Instant;
+
+use crate::api::Event;
+use crate::driver::clock;
+use crate::report::Report;
+use crate::sentence::sentence;
+
+/// Prints events as they happen, for people or as JSON lines.
+#[derive(Debug, Clone, Copy)]
+pub struct Printer {
+    face: Face,
+    start: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Face {
+    Lines,
+    Json,
+    Silent,
+}
+
+impl Printer {
+    /// `start`: the instant that people's lines count from.
+    pub fn new(json: bool, start: Instant) -> Self {
+        Self { face: if json { Face::Json } else { Face::Lines }, start }
+    }
+
+    /// Prints nothing.
+    pub fn silent() -> Self {
+        Self { face: Face::Silent, start: clock::now() }
+    }
+
+    /// One event: a JSON object, or a line with the seconds since the start, if there is something to say.
+    pub fn event(&self, event: &Event) {
+        if self.face == Face::Silent {
+            return;
+        }
+        if self.face == Face::Json {
+            if let Ok(line) = serde_json::to_string(event) {
+                out(&line);
+            }
+        } else if let Some(text) = sentence(event) {
+            self.line(&text);
+        }
+    }
+
+    /// A line for people; JSON readers do not see it.
+    pub fn line(&self, text: &str) {
+        if self.face == Face::Lines {
+            let elapsed = clock::now().saturating_duration_since(self.start).as_secs_f32();
+            out(&format!("{elapsed:8.3}  {text}"));
+        }
+    }
+
+    /// The end of a call as a table; JSON readers have the `ended` event.
+    pub fn report(&self, report: &Report) {
+        if self.face == Face::Lines {
+            out(&format!("\n{report}"));
+        }
+    }
+}
+
+/// One line of result. A reader that has gone away is no error of ours.
+pub fn out(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{text}");
+    let _ = stdout.flush();
+}
+
+/// One line of trouble: "icephone: what failed, where, what to do".
+pub fn trouble(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = writeln!(stderr, "icephone: {text}");
+}

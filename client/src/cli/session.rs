@@ -1,0 +1,258 @@
+//! One outgoing call from the command line: register, dial, talk, hang up, and an exit code.
+//!
+//! ```text
+//!   AddAccount ─▶ Registered ─▶ relay credentials (or none) ─▶ Dial ─▶ Talking ─▶ Hangup ─▶ Ended ─▶ Shutdown
+//!        └──── RegistrationFailed ───────────────────────────────┴──────── Ended(reason) ──▶ exit code
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::exit::ExitCode;
+use super::print::{self, Printer};
+use super::stop::Stop;
+use crate::api::{
+    AccountChange, AccountConfig, AccountId, CallChange, CallId, CallSnapshot, CallState, Command, DialOptions,
+    EngineChange, Event, EventBody, MediaDirection, Snapshot,
+};
+use crate::driver::clock;
+use crate::engine::{Engine, Events};
+use crate::report::Report;
+
+/// The one account of a command.
+pub const ACCOUNT: AccountId = AccountId(1);
+/// The one call of a command.
+pub const CALL: CallId = CallId(1);
+/// Relay credentials are waited for this long after the registration: an edge answers within a few round trips.
+const CREDENTIALS_LIMIT: Duration = Duration::from_secs(2);
+/// How long ending a call may take before the engine is shut down anyway.
+const HANGUP_LIMIT: Duration = Duration::from_secs(2);
+
+/// What to do in the call.
+#[derive(Debug, Clone)]
+pub struct CallPlan {
+    /// Who calls.
+    pub account: AccountConfig,
+    /// Whom.
+    pub uri: String,
+    /// How.
+    pub options: DialOptions,
+    /// Digits to send once talking.
+    pub dtmf: Option<String>,
+    /// Hang up this long after the answer.
+    pub duration: Option<Duration>,
+}
+
+/// Why an account cannot be used, with its exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotReady {
+    /// For the shell.
+    pub code: ExitCode,
+    /// For people.
+    pub text: String,
+}
+
+/// Waits until the account can call: registered, and its relay credentials are there or known not to come.
+///
+/// # Errors
+///
+/// [`NotReady`] with the first failure of the registration.
+pub async fn ready(events: &mut Events, account: &AccountConfig, printer: Printer) -> Result<(), NotReady> {
+    if !account.register {
+        return Ok(());
+    }
+    let mut credentials_by: Option<Instant> = None;
+    loop {
+        let next = match credentials_by {
+            None => events.next().await,
+            Some(limit) => match tokio::time::timeout_at(limit.into(), events.next()).await {
+                Ok(next) => next,
+                Err(_) => return Ok(()),
+            },
+        };
+        let Some(event) = next else { return Err(gone()) };
+        printer.event(&event);
+        let EventBody::Account { change, .. } = &event.body else { continue };
+        match &**change {
+            AccountChange::RegistrationFailed { error, .. } => {
+                return Err(NotReady { code: ExitCode::of_registration(error), text: error.to_string() });
+            }
+            AccountChange::Registered { .. } if !account.mras => return Ok(()),
+            AccountChange::Registered { .. } => credentials_by = Some(clock::now() + CREDENTIALS_LIMIT),
+            AccountChange::Provisioned { mras_uri: None, .. }
+            | AccountChange::CredentialsReceived { .. }
+            | AccountChange::CredentialsFailed { .. } => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+fn gone() -> NotReady {
+    NotReady { code: ExitCode::Internal, text: "the engine stopped by itself".to_owned() }
+}
+
+/// Runs the plan on a fresh engine, prints what happens, shuts the engine down.
+pub async fn run(engine: Engine, plan: CallPlan, printer: Printer, mut stop: Stop) -> ExitCode {
+    let mut events = engine.subscribe();
+    engine.command(Command::AddAccount { account: ACCOUNT, config: Box::new(plan.account.clone()) });
+    let ready = tokio::select! {
+        ready = ready(&mut events, &plan.account, printer) => ready,
+        () = stop.asked() => Err(interrupted()),
+    };
+    let code = match ready {
+        Ok(()) => call(&engine, &mut events, plan, printer, &mut stop).await,
+        Err(not_ready) => {
+            print::trouble(&not_ready.text);
+            not_ready.code
+        }
+    };
+    let recording = engine.recording_failure();
+    let recording = engine.shutdown().await.or(recording);
+    drain(&mut events, printer).await;
+    match recording {
+        Some(text) => {
+            print::trouble(&text);
+            ExitCode::Config
+        }
+        None => code,
+    }
+}
+
+fn interrupted() -> NotReady {
+    NotReady { code: ExitCode::Interrupted, text: "interrupted".to_owned() }
+}
+
+/// Prints what came after the last event that mattered (unregistered, stopped).
+pub async fn drain(events: &mut Events, printer: Printer) {
+    while let Some(event) = events.next().await {
+        printer.event(&event);
+    }
+}
+
+/// Where the call stands, as far as the command cares.
+#[derive(Debug, Default)]
+struct Progress {
+    snapshot: Snapshot,
+    sent: bool,
+    received: bool,
+    talking: bool,
+    dtmf_sent: bool,
+    hang_up_at: Option<Instant>,
+    give_up_at: Option<Instant>,
+    interrupted: bool,
+}
+
+async fn call(engine: &Engine, events: &mut Events, plan: CallPlan, printer: Printer, stop: &mut Stop) -> ExitCode {
+    let dial =
+        Command::Dial { call: CALL, account: ACCOUNT, to: plan.uri.clone(), options: Box::new(plan.options.clone()) };
+    engine.command(dial);
+    let mut progress = Progress { snapshot: engine.snapshot(), ..Progress::default() };
+    loop {
+        let wake_at = [progress.hang_up_at, progress.give_up_at].into_iter().flatten().min();
+        let wake_at = wake_at.unwrap_or_else(|| clock::now() + Duration::from_secs(3600));
+        tokio::select! {
+            event = events.next() => {
+                let Some(event) = event else { return ExitCode::Internal };
+                printer.event(&event);
+                if let Some(code) = progress.follow(engine, &plan, &event, printer) {
+                    return code;
+                }
+            }
+            () = tokio::time::sleep_until(wake_at.into()) => {
+                let now = clock::now();
+                if progress.give_up_at.is_some_and(|at| now >= at) {
+                    return if progress.interrupted { ExitCode::Interrupted } else { ExitCode::Internal };
+                }
+                if progress.hang_up_at.is_some_and(|at| now >= at) {
+                    progress.hang_up(engine);
+                }
+            }
+            () = stop.asked(), if !progress.interrupted => {
+                progress.interrupted = true;
+                progress.hang_up(engine);
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn hang_up(&mut self, engine: &Engine) {
+        self.hang_up_at = None;
+        if self.give_up_at.is_none() {
+            self.give_up_at = Some(clock::now() + HANGUP_LIMIT);
+            engine.command(Command::Hangup { call: CALL });
+        }
+    }
+
+    /// Takes one event; the exit code once the call is over.
+    fn follow(&mut self, engine: &Engine, plan: &CallPlan, event: &Arc<Event>, printer: Printer) -> Option<ExitCode> {
+        let known = self.snapshot.calls.get(&CALL).cloned();
+        self.snapshot.apply(event);
+        match &event.body {
+            EventBody::Call { call: CALL, change } => self.follow_call(engine, plan, change, known, printer),
+            EventBody::Engine(change) => match &**change {
+                EngineChange::Refused { error, .. } => {
+                    print::trouble(&error.to_string());
+                    Some(ExitCode::of_command(error))
+                }
+                EngineChange::Notice { .. } if engine.recording_failure().is_some() => {
+                    self.hang_up(engine);
+                    None
+                }
+                EngineChange::Stopped => Some(ExitCode::Internal),
+                _ => None,
+            },
+            EventBody::Account { .. } | EventBody::Call { .. } => None,
+        }
+    }
+
+    fn follow_call(
+        &mut self,
+        engine: &Engine,
+        plan: &CallPlan,
+        change: &CallChange,
+        known: Option<CallSnapshot>,
+        printer: Printer,
+    ) -> Option<ExitCode> {
+        match change {
+            CallChange::FirstMedia { direction: MediaDirection::Sent, .. } => self.sent = true,
+            CallChange::FirstMedia { direction: MediaDirection::Received, .. } => self.received = true,
+            CallChange::State { state: CallState::Talking } if !self.talking => {
+                self.talking = true;
+                self.hang_up_at = plan.duration.map(|duration| clock::now() + duration);
+            }
+            CallChange::Ended { reason, stats, report, .. } => {
+                if let Some(call) = known {
+                    printer.report(&Report::new(&call, reason, stats, report));
+                }
+                let both = (self.sent || stats.sent_packets > 0) && (self.received || stats.received_packets > 0);
+                let code = if self.interrupted { ExitCode::Interrupted } else { ExitCode::of_call(reason, both) };
+                explain(code, &reason.to_string(), self.sent, self.received);
+                return Some(code);
+            }
+            _ => {}
+        }
+        if self.talking && self.sent && !self.dtmf_sent {
+            self.dtmf_sent = true;
+            if let Some(digits) = plan.dtmf.clone() {
+                engine.command(Command::SendDtmf { call: CALL, digits });
+            }
+        }
+        None
+    }
+}
+
+fn explain(code: ExitCode, reason: &str, sent: bool, received: bool) {
+    match code {
+        ExitCode::Success | ExitCode::Interrupted => {}
+        ExitCode::NoMedia => {
+            let what = match (sent, received) {
+                (true, false) => "nothing was heard from the other side",
+                (false, true) => "nothing was sent to the other side",
+                (false | true, _) => "no sound went either way",
+            };
+            print::trouble(&format!("the call was answered, but {what}"));
+        }
+        _ => print::trouble(reason),
+    }
+}
