@@ -237,7 +237,7 @@ pub struct LabArgs {
     pub folder: Option<PathBuf>,
     /// Lifetime of the relay credentials
     #[arg(long, default_value_t = 480, value_name = "N")]
-    pub credential_minutes: u64,
+    pub credential_minutes: u32,
     /// Relays that the credentials name
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4).map(usize::from))]
     pub relays: usize,
@@ -247,6 +247,9 @@ pub struct LabArgs {
     /// Name no relay service: phones have host candidates only
     #[arg(long)]
     pub no_mras: bool,
+    /// Be inside: `_sipinternaltls._tcp`, no RemoteUser, relays for the intranet
+    #[arg(long)]
+    pub inside: bool,
     /// Digest algorithm of the registrar
     #[arg(long, value_enum, default_value = "both")]
     pub digest: DigestArg,

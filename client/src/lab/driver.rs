@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +33,13 @@ const QUESTIONS_MAX: usize = 64;
 /// What happens to a server. Socket numbers are those its [`Listening`] was given.
 #[derive(Debug)]
 pub enum ServerInput<'a> {
+    /// One of its listening sockets is bound; comes before all else.
+    Listening {
+        /// Which socket.
+        socket: u32,
+        /// Its address.
+        local: SocketAddr,
+    },
     /// A datagram on one of its listening sockets.
     Datagram {
         /// Which socket.
@@ -138,8 +146,10 @@ pub trait Server: Send {
     fn handle(&mut self, now: Instant, input: ServerInput<'_>);
     /// Drained until it answers `Timeout`.
     fn poll(&mut self) -> ServerOutput;
-    /// What it holds, for `list` and `state.json`: one key and its value.
-    fn holdings(&self) -> Vec<(&'static str, serde_json::Value)>;
+    /// What it holds, for `list` and `state.json`: lists of the same key are joined.
+    fn holdings(&self) -> Vec<(&'static str, Value)>;
+    /// What changes all the time: in `list`, not in `state.json`.
+    fn details(&self) -> Vec<(&'static str, Value)>;
     /// Sets a fault by its words; `None` if they are not its own.
     fn fault(&mut self, words: &[&str]) -> Option<Result<(), String>>;
     /// The words of its faults, for `help`.
@@ -271,7 +281,7 @@ fn busy(what: &str, address: SocketAddr, error: &io::Error) -> String {
 #[derive(Debug)]
 pub enum Question {
     /// What is registered, allocated, …
-    List(oneshot::Sender<serde_json::Value>),
+    List(oneshot::Sender<Value>),
     /// Set a fault.
     Fault(String, oneshot::Sender<Result<(), String>>),
     /// Name the faults.
@@ -285,11 +295,12 @@ pub type Questions = mpsc::Sender<Question>;
 pub fn serve(
     mut sockets: Sockets,
     mut servers: Vec<Box<dyn Server>>,
-    changed: mpsc::UnboundedSender<serde_json::Value>,
+    changed: mpsc::UnboundedSender<Value>,
 ) -> (Questions, tokio::task::JoinHandle<()>) {
     let (sender, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let task = tokio::spawn(async move {
-        let mut told = serde_json::Value::Null;
+        let mut told = Value::Null;
+        sockets.announce(&mut servers);
         loop {
             let Some(deadline) = sockets.drain(&mut servers) else {
                 tokio::task::yield_now().await;
@@ -317,15 +328,32 @@ pub fn serve(
     (sender, task)
 }
 
-fn holdings(servers: &[Box<dyn Server>]) -> serde_json::Value {
-    let pairs = servers.iter().flat_map(|server| server.holdings());
-    serde_json::Value::Object(pairs.map(|(key, value)| (key.to_owned(), value)).collect())
+fn holdings(servers: &[Box<dyn Server>]) -> Value {
+    join(servers.iter().flat_map(|server| server.holdings()))
+}
+
+fn everything(servers: &[Box<dyn Server>]) -> Value {
+    join(servers.iter().flat_map(|server| server.holdings().into_iter().chain(server.details())))
+}
+
+/// Two relays hold one list of allocations.
+fn join(pairs: impl Iterator<Item = (&'static str, Value)>) -> Value {
+    let mut joined = serde_json::Map::new();
+    for (key, value) in pairs {
+        match (joined.get_mut(key), value) {
+            (Some(Value::Array(list)), Value::Array(more)) => list.extend(more),
+            (Some(_) | None, value) => {
+                joined.insert(key.to_owned(), value);
+            }
+        }
+    }
+    Value::Object(joined)
 }
 
 fn answer(servers: &mut [Box<dyn Server>], question: Question) {
     match question {
         Question::List(reply) => {
-            let _ = reply.send(holdings(servers));
+            let _ = reply.send(everything(servers));
         }
         Question::Help(reply) => {
             let _ = reply.send(servers.iter().flat_map(|server| server.faults().iter().copied()).collect());
@@ -340,6 +368,16 @@ fn answer(servers: &mut [Box<dyn Server>], question: Question) {
 }
 
 impl Sockets {
+    /// Tells servers their listening sockets.
+    fn announce(&self, servers: &mut [Box<dyn Server>]) {
+        let now = clock::now();
+        for (place, pipe) in self.bound.sockets.values() {
+            if let Place::Listening { server, socket } = *place {
+                hand(servers, server, now, ServerInput::Listening { socket, local: pipe.local() });
+            }
+        }
+    }
+
     fn input(&mut self, servers: &mut [Box<dyn Server>], event: PipeEvent) {
         let now = clock::now();
         match event {
