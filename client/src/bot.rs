@@ -87,7 +87,7 @@ pub async fn run(engine: Engine, plan: BotPlan, printer: Printer, mut stop: Stop
 
 async fn serve(events: &mut Events, plan: &BotPlan, printer: Printer, stop: &mut Stop) -> ExitCode {
     // A day is "never" to a bot that was given no end.
-    let end = clock::now() + plan.duration.unwrap_or(Duration::from_secs(86_400));
+    let end = clock::now() + plan.duration.unwrap_or(Duration::from_hours(24));
     let mut calls = Calls::default();
     loop {
         let event = tokio::select! {

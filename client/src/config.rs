@@ -69,12 +69,11 @@ pub fn default_path() -> PathBuf {
 ///
 /// [`ConfigError`]: everything that is wrong is one sentence.
 pub fn load(named: Option<&Path>, overrides: &Overrides) -> Result<Config, ConfigError> {
-    let mut config = match named {
-        Some(path) => read(path)?,
-        None => {
-            let path = default_path();
-            if path.exists() { read(&path)? } else { Config::empty(path) }
-        }
+    let mut config = if let Some(path) = named {
+        read(path)?
+    } else {
+        let path = default_path();
+        if path.exists() { read(&path)? } else { Config::empty(path) }
     };
     overrides.apply(&mut config)?;
     Ok(config)

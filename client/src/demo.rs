@@ -45,13 +45,12 @@ pub async fn run(
     let sound = sound(global, args, screen.is_some());
     let engine = Engine::start(EngineConfig { sound, record: None, user_agent: String::new() }).map_err(internal)?;
     let options = DialOptions { source: Some(source), ..DialOptions::default() };
-    let code = match screen {
-        Some(screen) => on_screen(engine, account, options, screen).await?,
-        None => {
-            let duration = Some(Duration::from_secs(args.seconds));
-            let plan = CallPlan { account, uri: CALLEE.to_owned(), options, dtmf: None, duration };
-            session::run(engine, plan, printer, Stop::new()).await
-        }
+    let code = if let Some(screen) = screen {
+        on_screen(engine, account, options, screen).await?
+    } else {
+        let duration = Some(Duration::from_secs(args.seconds));
+        let plan = CallPlan { account, uri: CALLEE.to_owned(), options, dtmf: None, duration };
+        session::run(engine, plan, printer, Stop::new()).await
     };
     bot.shutdown().await;
     lab.stop().await;

@@ -34,7 +34,7 @@ pub fn start(verbose: u8, filter: Option<&str>, to: LogTo<'_>) -> Result<(), Str
     let directives = filter.map_or_else(|| by_verbosity(verbose).to_owned(), ToOwned::to_owned);
     let filter = EnvFilter::try_new(&directives)
         .map_err(|error| format!("--log-filter {directives:?} makes no sense: {error}"))?;
-    let target: Box<dyn Write + Send> = match to {
+    let target: Target = match to {
         LogTo::Nowhere => return Ok(()),
         LogTo::Stderr => Box::new(io::stderr()),
         LogTo::File(path) => {
@@ -62,8 +62,10 @@ fn by_verbosity(verbose: u8) -> &'static str {
     }
 }
 
+type Target = Box<dyn Write + Send>;
+
 #[derive(Clone)]
-struct Redacting(Arc<Mutex<Box<dyn Write + Send>>>);
+struct Redacting(Arc<Mutex<Target>>);
 
 impl<'a> MakeWriter<'a> for Redacting {
     type Writer = Self;

@@ -40,11 +40,11 @@ pub struct Cli {
 /// Options of all commands.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Configuration file [default: $XDG_CONFIG_HOME/icephone/config.toml]
+    /// Configuration file [default: `$XDG_CONFIG_HOME/icephone/config.toml`]
     #[arg(short, long, visible_alias = "account", global = true, value_name = "FILE", env = "ICEPHONE_CONFIG")]
     pub config: Option<PathBuf>,
     /// Use this address of record (its settings from the file, if they are there); the password comes from the file
-    /// or from ICEPHONE_PASSWORD
+    /// or from `ICEPHONE_PASSWORD`
     #[arg(long, global = true, value_name = "SIP-URI", env = "ICEPHONE_AOR", help_heading = "Account")]
     pub aor: Option<String>,
     /// Digest user name, where it is not the user part of the aor
@@ -141,6 +141,7 @@ pub struct CallArgs {
 
 /// `icephone bot`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(
     group = ArgGroup::new("voice"),
     after_help = "Examples:\n  icephone -c echo.toml bot\n  icephone bot --listen 192.0.2.7:5060 --tone 440 --record recordings/"
@@ -214,6 +215,7 @@ pub struct DemoArgs {
 
 /// `icephone lab`
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(
     after_help = "The folder holds alice.toml, bob.toml, echo.toml and ca.pem for the phones, state.json with what\n\
                         is registered and allocated, and the socket control.sock: one line in, one line of JSON out\n\
@@ -247,7 +249,7 @@ pub struct LabArgs {
     /// Name no relay service: phones have host candidates only
     #[arg(long)]
     pub no_mras: bool,
-    /// Be inside: `_sipinternaltls._tcp`, no RemoteUser, relays for the intranet
+    /// Be inside: `_sipinternaltls._tcp`, no `RemoteUser`, relays for the intranet
     #[arg(long)]
     pub inside: bool,
     /// Digest algorithm of the registrar

@@ -78,7 +78,7 @@ fn load(global: &Global, ring_timeout: Option<Duration>) -> Result<Config, Faile
             crate::driver::tls::read_ca(path).map_err(|text| NotReady { code: ExitCode::Config, text })?;
         }
     }
-    config.base.aor = ANONYMOUS.to_owned();
+    ANONYMOUS.clone_into(&mut config.base.aor);
     config.base.register = false;
     config.base.mras = false;
     Ok(config)
@@ -122,6 +122,10 @@ fn cards(global: &Global, config: &Config, output_only: bool) -> SoundChoice {
 }
 
 /// Reads a WAV file into the engine's format.
+///
+/// # Errors
+///
+/// [`Failed`] with the file's name: it cannot be read, or is no WAV file.
 pub fn samples(path: &Path, repeat: bool) -> Result<MediaSource, Failed> {
     match media::audio::wav::read(path) {
         Ok(samples) => Ok(MediaSource::Samples { samples: Arc::from(samples), repeat }),
@@ -135,7 +139,11 @@ fn length(source: &MediaSource) -> Option<Duration> {
     Some(Duration::from_millis(ms))
 }
 
-/// Starts an engine; the only thing that can be wrong is the recording's path.
+/// Starts an engine.
+///
+/// # Errors
+///
+/// [`Failed`]: the recording cannot be created.
 pub fn start(sound: SoundChoice, record: Option<&Path>) -> Result<Engine, Failed> {
     let record = record.map(|path| RecordTo::new(path.to_owned()));
     let config = EngineConfig { sound, record, user_agent: String::new() };

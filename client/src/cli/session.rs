@@ -131,6 +131,7 @@ pub async fn drain(events: &mut Events, printer: Printer) {
 
 /// Where the call stands, as far as the command cares.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one call")]
 struct Progress {
     snapshot: Snapshot,
     sent: bool,
@@ -149,7 +150,7 @@ async fn call(engine: &Engine, events: &mut Events, plan: CallPlan, printer: Pri
     let mut progress = Progress { snapshot: engine.snapshot(), ..Progress::default() };
     loop {
         let wake_at = [progress.hang_up_at, progress.give_up_at].into_iter().flatten().min();
-        let wake_at = wake_at.unwrap_or_else(|| clock::now() + Duration::from_secs(3600));
+        let wake_at = wake_at.unwrap_or_else(|| clock::now() + Duration::from_hours(1));
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event else { return ExitCode::Internal };

@@ -129,7 +129,7 @@ pub fn read(path: &Path) -> Result<Config, ConfigError> {
     let unreadable = |error: std::io::Error| ConfigError::Unreadable { path: name.clone(), cause: error.to_string() };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
-    let source = Source { path, text: &text, private: mode & 0o077 == 0 };
+    let source = Source { path, text: &text, private: secret::is_private(mode) };
     source.parse()
 }
 

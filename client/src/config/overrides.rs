@@ -63,16 +63,16 @@ impl Overrides {
             first.listen = self.listen.or(first.listen);
         }
         config.base.listen = self.listen.or(config.base.listen);
-        replace(&mut config.sound.input, &self.input);
-        replace(&mut config.sound.output, &self.output);
+        replace(&mut config.sound.input, self.input.as_ref());
+        replace(&mut config.sound.output, self.output.as_ref());
         Ok(())
     }
 
     fn apply_to(&self, account: &mut AccountConfig) {
-        replace(&mut account.auth_user, &self.auth_user);
-        replace(&mut account.edge, &self.edge);
-        replace(&mut account.dns, &self.dns);
-        replace(&mut account.tls_ca, &self.tls_ca);
+        replace(&mut account.auth_user, self.auth_user.as_ref());
+        replace(&mut account.edge, self.edge.as_ref());
+        replace(&mut account.dns, self.dns.as_ref());
+        replace(&mut account.tls_ca, self.tls_ca.as_ref());
         account.transport = self.transport.unwrap_or(account.transport);
         account.policy = self.path.unwrap_or(account.policy);
         account.srtp = self.srtp.unwrap_or(account.srtp);
@@ -80,8 +80,8 @@ impl Overrides {
     }
 }
 
-fn replace<T: Clone>(value: &mut Option<T>, new: &Option<T>) {
-    if new.is_some() {
-        value.clone_from(new);
+fn replace<T: Clone>(value: &mut Option<T>, new: Option<&T>) {
+    if let Some(new) = new {
+        *value = Some(new.clone());
     }
 }

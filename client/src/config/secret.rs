@@ -21,6 +21,12 @@ pub(super) struct SecretSource {
     pub file: Option<PathBuf>,
 }
 
+/// Neither the group nor others may read or write it.
+#[expect(clippy::verbose_bit_mask, reason = "a mode is read in octal")]
+pub(super) fn is_private(mode: u32) -> bool {
+    mode & 0o077 == 0
+}
+
 /// Fetches the secret, if any way is given.
 pub(super) fn fetch(source: SecretSource) -> Result<Option<Secret>, String> {
     let SecretSource { what, key, inline, command, env, file } = source;
@@ -59,7 +65,7 @@ fn read(what: &str, key: &str, path: &std::path::Path) -> Result<Secret, String>
     let name = path.display();
     let unreadable = |error: std::io::Error| format!("{what}: cannot read {key}-file {name}: {error}");
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
-    if mode & 0o077 != 0 {
+    if !is_private(mode) {
         return Err(format!("{what}: others may read {key}-file {name}; run `chmod 600 {name}`"));
     }
     let content = Zeroizing::new(std::fs::read(path).map_err(unreadable)?);

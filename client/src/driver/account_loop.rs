@@ -157,7 +157,7 @@ impl AccountLoop {
     async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) {
         let deadline = [self.deadline, self.give_up_at, self.sound.deadline()].into_iter().flatten().min();
         // A day is "never" to a loop that has nothing to wait for.
-        let wake_at = deadline.unwrap_or_else(|| clock::now() + Duration::from_secs(86_400));
+        let wake_at = deadline.unwrap_or_else(|| clock::now() + Duration::from_hours(24));
         tokio::select! {
             event = self.pipes.recv() => if let Some(event) = event { self.take(event) },
             command = commands.recv() => self.command(command.unwrap_or(Command::Shutdown)),

@@ -14,7 +14,7 @@ pub fn since_unix_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A seed from the operating system, for the cores' ChaCha20 generators.
+/// A seed from the operating system, for the cores' `ChaCha20` generators.
 pub fn seed() -> [u8; 32] {
     rand::random()
 }

@@ -87,10 +87,9 @@ impl StreamPipe {
     pub fn send(&self, bytes: Vec<u8>) -> bool {
         let write = Write { at: clock::now(), bytes };
         match self.writes.try_send(write) {
-            Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(write)) => is_media(&write.bytes),
-            // The stream ended; its StreamClosed is on the way.
-            Err(mpsc::error::TrySendError::Closed(_)) => true,
+            // After its end the stream's StreamClosed is on the way.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
         }
     }
 
@@ -171,7 +170,7 @@ async fn connect(request: &OpenStream) -> io::Result<TcpStream> {
     socket.set_nonblocking(true)?;
     // Packets of a call are small and must not wait for each other.
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_mins(1)))?;
     if let Some(from) = request.from {
         socket.bind(&SocketAddr::new(from, 0).into())?;
     }

@@ -32,13 +32,14 @@ pub async fn run(args: &LabArgs) -> Result<ExitCode, NotReady> {
 fn introduction(lab: &Running) -> String {
     let at = lab.addresses();
     let folder = lab.folder().display();
-    let relays: String =
-        at.relays.iter().map(|(plain, tls)| format!("  relay   {plain} (UDP, TCP), {tls} (TLS)\n")).collect();
+    let relays: Vec<String> =
+        at.relays.iter().map(|(plain, tls)| format!("  relay   {plain} (UDP, TCP), {tls} (TLS)")).collect();
+    let relays = relays.join("\n");
     format!(
         "{domain} is up; its files are in {folder}\n\
          \x20 DNS     {dns}\n\
          \x20 SIP     {sip} (UDP, TCP), {tls} (TLS)\n\
-         {relays}\n\
+         {relays}\n\n\
          An echo to call, and a call to it:\n\n\
          \x20 icephone -c {folder}/echo.toml bot\n\
          \x20 icephone -c {folder}/alice.toml call echo --tune --duration 10s\n\n\

@@ -302,7 +302,7 @@ pub fn serve(
         let mut told = Value::Null;
         sockets.announce(&mut servers);
         loop {
-            let Some(deadline) = sockets.drain(&mut servers) else {
+            let Drained::Quiet(deadline) = sockets.drain(&mut servers) else {
                 tokio::task::yield_now().await;
                 continue;
             };
@@ -311,7 +311,7 @@ pub fn serve(
                 told = held.clone();
                 let _ = changed.send(held);
             }
-            let wake_at = deadline.unwrap_or_else(|| clock::now() + Duration::from_secs(3600));
+            let wake_at = deadline.unwrap_or_else(|| clock::now() + Duration::from_hours(1));
             tokio::select! {
                 event = sockets.pipes.recv() => if let Some(event) = event { sockets.input(&mut servers, event) },
                 question = questions.recv() => match question {
@@ -320,7 +320,9 @@ pub fn serve(
                 },
                 () = tokio::time::sleep_until(wake_at.into()) => {
                     let now = clock::now();
-                    servers.iter_mut().for_each(|server| server.handle(now, ServerInput::Timeout));
+                    for server in &mut servers {
+                        server.handle(now, ServerInput::Timeout);
+                    }
                 }
             }
         }
@@ -360,11 +362,21 @@ fn answer(servers: &mut [Box<dyn Server>], question: Question) {
         }
         Question::Fault(text, reply) => {
             let words: Vec<&str> = text.split_whitespace().collect();
-            let outcome = servers.iter_mut().find_map(|server| server.fault(&words));
+            // "relay mute" is for every relay.
+            let outcomes: Vec<_> = servers.iter_mut().filter_map(|server| server.fault(&words)).collect();
             let unknown = || Err(format!("there is no fault {text:?}; `help` names them"));
-            let _ = reply.send(outcome.unwrap_or_else(unknown));
+            let first_error = outcomes.iter().find(|outcome| outcome.is_err()).cloned();
+            let _ = reply.send(first_error.unwrap_or_else(|| if outcomes.is_empty() { unknown() } else { Ok(()) }));
         }
     }
+}
+
+/// How far draining got.
+enum Drained {
+    /// One turn was not enough.
+    More,
+    /// Nothing to do before this instant.
+    Quiet(Option<Instant>),
 }
 
 impl Sockets {
@@ -414,8 +426,8 @@ impl Sockets {
         }
     }
 
-    /// Carries out what the servers want; the next deadline, or `None` if there is more to do.
-    fn drain(&mut self, servers: &mut [Box<dyn Server>]) -> Option<Option<Instant>> {
+    /// Carries out what the servers want.
+    fn drain(&mut self, servers: &mut [Box<dyn Server>]) -> Drained {
         let mut deadline: Option<Instant> = None;
         for index in 0..servers.len() {
             let mut drained = false;
@@ -435,10 +447,10 @@ impl Sockets {
                 }
             }
             if !drained {
-                return None;
+                return Drained::More;
             }
         }
-        Some(deadline)
+        Drained::Quiet(deadline)
     }
 
     fn carry_out(&mut self, server: usize, output: ServerOutput) -> Option<ServerInput<'static>> {

@@ -20,22 +20,18 @@ impl Folder {
     ///
     /// A sentence that names the folder.
     pub fn create(named: Option<&Path>) -> Result<Self, String> {
-        let sentence = |path: &Path, error: io::Error| format!("cannot make the folder {}: {error}", path.display());
-        match named {
-            Some(path) => {
-                let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-                made.map_err(|error| sentence(path, error))?;
-                fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|error| sentence(path, error))?;
-                let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-                Ok(Self { path, temporary: None, written: Vec::new() })
-            }
-            None => {
-                let private = fs::Permissions::from_mode(0o700);
-                let folder = tempfile::Builder::new().prefix("icephone-lab-").permissions(private).tempdir();
-                let folder = folder.map_err(|error| sentence(&std::env::temp_dir(), error))?;
-                Ok(Self { path: folder.path().to_owned(), temporary: Some(folder), written: Vec::new() })
-            }
+        let sentence = |path: &Path, error: &io::Error| format!("cannot make the folder {}: {error}", path.display());
+        if let Some(path) = named {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|error| sentence(path, &error))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|error| sentence(path, &error))?;
+            let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            return Ok(Self { path, temporary: None, written: Vec::new() });
         }
+        let private = fs::Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix("icephone-lab-").permissions(private).tempdir();
+        let folder = folder.map_err(|error| sentence(&std::env::temp_dir(), &error))?;
+        Ok(Self { path: folder.path().to_owned(), temporary: Some(folder), written: Vec::new() })
     }
 
     /// Where it is.
@@ -75,6 +71,10 @@ impl Drop for Folder {
 }
 
 /// Readers see the old content or the new one, never half of it.
+///
+/// # Errors
+///
+/// What the operating system says.
 pub fn write_whole(path: &Path, content: &str) -> io::Result<()> {
     let draft = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;

@@ -63,14 +63,14 @@ impl Running {
         let addresses = bind(&mut sockets, args, &certificates)?;
         let passwords = USERS.map(|user| (user.to_owned(), random_password()));
         let setup = Setup { args, addresses: &addresses, passwords: &passwords };
-        let servers = servers::assemble(&setup)?;
+        let assembled = servers::assemble(&setup)?;
         folder.write("ca.pem", &certificates.ca_pem)?;
         for (user, password) in &passwords {
             let text = account_file(user, password, &args.domain, addresses.dns);
             folder.write(&format!("{user}.toml"), &text)?;
         }
         let (changed, changes) = mpsc::unbounded_channel();
-        let (questions, serving) = driver::serve(sockets, servers, changed);
+        let (questions, serving) = driver::serve(sockets, assembled, changed);
         let socket = folder.path().join("control.sock");
         // A lab that was killed leaves its socket behind.
         let _ = std::fs::remove_file(&socket);
@@ -156,7 +156,7 @@ impl Drop for Running {
 }
 
 fn random_password() -> String {
-    clock::seed().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    super::servers::hexadecimal(clock::seed().get(..12).unwrap_or_default())
 }
 
 fn account_file(user: &str, password: &str, domain: &str, dns: SocketAddr) -> String {

@@ -40,7 +40,7 @@ pub(super) fn open(options: &DeviceOptions) -> Result<Devices, DeviceError> {
         loudspeaker: None,
         description: String::new(),
         faults: heard,
-        _streams: Vec::new(),
+        streams: Vec::new(),
     };
     let mut names = Vec::new();
     let mut failure = DeviceError::None;
@@ -48,23 +48,23 @@ pub(super) fn open(options: &DeviceOptions) -> Result<Devices, DeviceError> {
         match open_output(&device, &faults) {
             Ok((writer, stream, rate)) => {
                 devices.loudspeaker = Some(writer);
-                devices._streams.push(stream);
+                devices.streams.push(stream);
                 names.push(format!("{} ({rate} Hz)", name_of(&device)));
             }
-            Err(cause) => failure = refused("output", &device, options.output.as_ref(), cause)?,
+            Err(cause) => failure = refused("output", &device, options.output.as_ref(), &cause)?,
         }
     }
     if let Some(device) = input {
         match open_input(&device, &faults, Arc::clone(&options.wake)) {
             Ok((reader, stream, rate)) => {
                 devices.microphone = Some(reader);
-                devices._streams.push(stream);
+                devices.streams.push(stream);
                 names.push(format!("{} ({rate} Hz)", name_of(&device)));
             }
-            Err(cause) => failure = refused("input", &device, options.input.as_ref(), cause)?,
+            Err(cause) => failure = refused("input", &device, options.input.as_ref(), &cause)?,
         }
     }
-    if devices._streams.is_empty() {
+    if devices.streams.is_empty() {
         return Err(failure);
     }
     names.dedup();
@@ -77,7 +77,7 @@ fn refused(
     direction: &'static str,
     device: &Device,
     asked: Option<&String>,
-    cause: cpal::Error,
+    cause: &cpal::Error,
 ) -> Result<DeviceError, DeviceError> {
     let error = DeviceError::Refused { direction, name: name_of(device), cause: cause.to_string() };
     if asked.is_some() { Err(error) } else { Ok(error) }
@@ -186,7 +186,7 @@ fn open_output(device: &Device, faults: &SyncSender<String>) -> Opened<ring::Fra
         device.build_output_stream(config, callback, on_error, Some(OPEN_LIMIT))?
     } else {
         let callback = move |data: &mut [f32], _: &cpal::OutputCallbackInfo| {
-            outlet.fill(data.chunks_exact_mut(channels), |frame, value| frame.fill(value));
+            outlet.fill(data.chunks_exact_mut(channels), <[f32]>::fill);
         };
         device.build_output_stream(config, callback, on_error, Some(OPEN_LIMIT))?
     };

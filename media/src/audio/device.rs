@@ -37,7 +37,8 @@ pub struct Devices {
     /// Troubles of running streams, one sentence each.
     pub faults: Receiver<String>,
     /// Keeps the streams alive.
-    pub(crate) _streams: Vec<Box<dyn Send>>,
+    #[cfg_attr(not(feature = "sound"), expect(dead_code, reason = "without cards there is nothing to keep"))]
+    pub(crate) streams: Vec<Box<dyn Send>>,
 }
 
 impl fmt::Debug for Devices {
