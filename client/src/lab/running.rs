@@ -156,7 +156,7 @@ impl Drop for Running {
 }
 
 fn random_password() -> String {
-    super::servers::hexadecimal(clock::seed().get(..12).unwrap_or_default())
+    servers::hexadecimal(clock::seed().get(..12).unwrap_or_default())
 }
 
 fn account_file(user: &str, password: &str, domain: &str, dns: SocketAddr) -> String {
