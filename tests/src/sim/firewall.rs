@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 
 use super::packet::{Packet, Protocol};
 
+const DNS: u16 = 53;
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Firewall {
-    /// No UDP in either direction, as in many offices.
+    /// No UDP in either direction but DNS, which the router forwards itself, as in many offices.
     pub udp_blocked: bool,
     /// Remote TCP ports that may be reached; `None` is all of them.
     pub tcp_ports: Option<BTreeSet<u16>>,
@@ -22,14 +24,14 @@ impl Firewall {
 
     pub fn allows_in(&self, packet: &Packet) -> bool {
         match packet.protocol() {
-            Protocol::Udp => !self.udp_blocked,
+            Protocol::Udp => !self.udp_blocked || packet.from.port() == DNS,
             Protocol::Tcp => true,
         }
     }
 
     fn allows(&self, protocol: Protocol, to: SocketAddr) -> bool {
         let open = match protocol {
-            Protocol::Udp => !self.udp_blocked,
+            Protocol::Udp => !self.udp_blocked || to.port() == DNS,
             Protocol::Tcp => self.tcp_ports.as_ref().is_none_or(|ports| ports.contains(&to.port())),
         };
         open && !self.black_holes.contains(&to.ip())

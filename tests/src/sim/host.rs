@@ -31,7 +31,7 @@ pub enum Input<'a> {
     SocketOpened { id: u64, local: SocketAddr },
     SocketFailed { id: u64, cause: String },
     StreamOpened { id: u64, local: SocketAddr, remote: SocketAddr },
-    StreamAccepted { listener: u64, id: u64, local: SocketAddr, remote: SocketAddr },
+    StreamAccepted { listener: u64, id: u64, local: SocketAddr, remote: SocketAddr, tls: bool },
     StreamData { id: u64, bytes: &'a [u8] },
     StreamClosed { id: u64, cause: StreamEnd },
     Timeout,

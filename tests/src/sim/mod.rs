@@ -10,9 +10,12 @@
 //!
 //! Read in this order: [`packet`], [`nat`], [`firewall`], [`link`], [`tcp`], [`host`], [`world`], then what runs on it.
 pub mod agent;
+pub mod cell;
 pub mod clock;
+pub mod edge;
 pub mod firewall;
 pub mod host;
+pub mod invariants;
 pub mod link;
 pub mod nat;
 pub mod oracle;
@@ -20,6 +23,7 @@ pub mod packet;
 pub mod phone;
 pub mod queue;
 pub mod tcp;
+pub mod tone;
 pub mod trace;
 pub mod world;
 

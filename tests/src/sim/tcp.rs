@@ -74,7 +74,7 @@ pub struct Step {
 #[derive(Debug)]
 pub enum Told {
     Opened { id: u64, local: SocketAddr, remote: SocketAddr },
-    Accepted { listener: u64, id: u64, local: SocketAddr, remote: SocketAddr },
+    Accepted { listener: u64, id: u64, local: SocketAddr, remote: SocketAddr, tls: bool },
     Data { id: u64, bytes: Vec<u8> },
     Closed { id: u64, cause: StreamEnd },
 }
@@ -172,7 +172,7 @@ impl Streams {
         let state = if plain { State::Open } else { State::Undecided { listener } };
         self.streams.insert(ends, Stream { id, state });
         self.ends.insert(id, ends);
-        let tell = if plain { vec![accepted(listener, id, ends)] } else { Vec::new() };
+        let tell = if plain { vec![accepted(listener, id, ends, false)] } else { Vec::new() };
         Step { send: answer(Segment::SynAck), tell }
     }
 
@@ -200,7 +200,7 @@ impl Streams {
         match stream.state {
             State::Undecided { listener } if good => {
                 stream.state = State::Open;
-                step.tell.push(accepted(listener, stream.id, ends));
+                step.tell.push(accepted(listener, stream.id, ends, true));
             }
             // The client will refuse the certificate; nothing was told to the program.
             State::Undecided { .. } => {
@@ -247,7 +247,7 @@ impl Streams {
                     return reset(ends);
                 }
                 stream.state = State::Open;
-                Step { send: Vec::new(), tell: vec![accepted(listener, id, ends), Told::Data { id, bytes }] }
+                Step { send: Vec::new(), tell: vec![accepted(listener, id, ends, false), Told::Data { id, bytes }] }
             }
             State::Connecting { .. } | State::Handshaking { .. } => Step::default(),
         }
@@ -262,8 +262,8 @@ impl Streams {
     }
 }
 
-fn accepted(listener: u64, id: u64, (local, remote): Ends) -> Told {
-    Told::Accepted { listener, id, local, remote }
+fn accepted(listener: u64, id: u64, (local, remote): Ends, tls: bool) -> Told {
+    Told::Accepted { listener, id, local, remote, tls }
 }
 
 fn reset(ends: Ends) -> Step {

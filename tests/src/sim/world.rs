@@ -404,8 +404,8 @@ impl Sim {
         for told in step.tell {
             match told {
                 Told::Opened { id, local, remote } => self.tell(host, Input::StreamOpened { id, local, remote }),
-                Told::Accepted { listener, id, local, remote } => {
-                    self.tell(host, Input::StreamAccepted { listener, id, local, remote });
+                Told::Accepted { listener, id, local, remote, tls } => {
+                    self.tell(host, Input::StreamAccepted { listener, id, local, remote, tls });
                 }
                 Told::Data { id, bytes } => self.tell(host, Input::StreamData { id, bytes: &bytes }),
                 Told::Closed { id, cause } => self.tell(host, Input::StreamClosed { id, cause }),
