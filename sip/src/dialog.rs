@@ -13,7 +13,7 @@ use crate::uri::Uri;
 pub struct DialogKey {
     pub call_id: String,
     pub local_tag: String,
-    /// Empty for an RFC 2543 peer that has none (RFC 3261 §12.1.1).
+    /// Empty for an old peer that has none (RFC 3261 §12.1.1).
     pub remote_tag: String,
 }
 

@@ -7,7 +7,9 @@
 //!
 //! Read in this order: [`message`] and [`uri`] (the nouns), [`header`] (typed views of header fields, read on
 //! demand from the text that was received), [`parse`] and [`write`](mod@write) (bytes), [`digest`] (authentication),
-//! [`sdp`] and [`multipart`] (bodies), [`locate`] (where a request goes).
+//! [`sdp`] and [`multipart`] (bodies), [`locate`] (where a request goes). Then the user agent: [`event`] (what it is
+//! told and tells), [`transaction`] (repetition and matching), [`dialog`], [`session`] (calls, a file per method),
+//! [`register`], [`endpoint`] (the whole).
 //!
 //! What this crate does not do: it opens no socket, asks no DNS server and reads no clock; time, bytes and
 //! answers are arguments (`client/docs/architecture.md`).

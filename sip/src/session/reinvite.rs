@@ -206,7 +206,7 @@ impl Endpoint {
         session.incoming = Some(IncomingOffer { tx, request: request.clone(), sdp: sdp.clone() });
         if let Some(local) = local.filter(|_| repeated) {
             // The same SDP again: nothing changes (RFC 4028 §7.4), and nobody need be asked.
-            self.accept_offer(now, id, Some(local));
+            self.accept_offer(now, id, Some(without_remote_candidates(&local)));
             self.report_refresh(id, false);
         } else {
             self.emit(Event::Reoffer { dialog: id, sdp, method: request.method.clone() });
@@ -287,4 +287,9 @@ impl Endpoint {
         }
         self.transactions.respond(now, incoming.tx, response);
     }
+}
+
+/// Our last SDP as an answer: `a=remote-candidates` is for offers (RFC 8839 §5.2).
+fn without_remote_candidates(sdp: &str) -> String {
+    sdp.split_inclusive('\n').filter(|line| !line.starts_with("a=remote-candidates:")).collect()
 }

@@ -27,7 +27,7 @@ pub enum ServerKey {
         sent_by: String,
         method: String,
     },
-    /// RFC 2543 peers make no unique branch: what then identifies a transaction.
+    /// Peers from before RFC 3261 §17.2.3 make no unique branch: what then identifies a transaction.
     Old {
         uri: String,
         from_tag: String,

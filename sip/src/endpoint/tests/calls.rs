@@ -1,6 +1,6 @@
 //! Setting up and ending calls.
 
-use super::harness::{ANSWER, OFFER, World, answer, changed, config, hop, incoming, ms};
+use super::harness::{ANSWER, OFFER, World, changed, config, hop, incoming, ms};
 use crate::event::{CommandError, EndCause, Event, Invite, Transport};
 use crate::message::{Message, Method};
 
@@ -326,5 +326,43 @@ fn a_large_invite_is_refused_on_udp_when_there_is_a_limit() {
     let refused = world.with(1, |phone, now| phone.invite(now, invite));
     assert!(matches!(refused, Err(CommandError::TooLarge { limit: 1300, .. })));
     assert!(world.ladder.is_empty());
-    let _ = answer;
+}
+
+#[test]
+fn a_peer_that_requires_100rel_gets_each_provisional_answer_reliably_and_one_at_a_time() {
+    let mut world = World::new(Transport::Udp);
+    world.add_phone(2, config("bob"), None);
+    world.add_peer(1, |message| {
+        let Message::Response(response) = message else { return Vec::new() };
+        let (Some(rseq), Ok(to)) = (response.headers.get("RSeq"), response.headers.to()) else { return Vec::new() };
+        let prack = format!(
+            "PRACK sip:bob@10.0.0.2 SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKp{rseq};rport\r\nFrom: <sip:a@x>;tag=a\r\nTo: {to}\r\nCall-ID: c\r\nCSeq: {rseq} PRACK\r\nRAck: {rseq} 1 INVITE\r\n\r\n"
+        );
+        vec![(ms(5), crate::parse::parse_message(prack.as_bytes()).unwrap())]
+    });
+    let invite = format!(
+        "INVITE sip:bob@10.0.0.2 SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKa;rport\r\nFrom: <sip:a@x>;tag=a\r\nTo: <sip:bob@x>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nRequire: 100rel\r\nContact: <sip:a@10.0.0.1:5060>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{OFFER}",
+        OFFER.len()
+    );
+    world.inject(1, 2, invite.into_bytes());
+    world.run(ms(100));
+    let (leg, _) = world.expect(2, incoming);
+    world.with(2, |phone, now| phone.ring(now, leg)).unwrap();
+    world.with(2, |phone, now| phone.progress(now, leg, ANSWER.to_owned())).unwrap();
+    assert_eq!((world.sent(2, "SIP/2.0 180"), world.sent(2, "SIP/2.0 183")), (1, 0));
+    world.run(ms(400));
+    assert_eq!((world.sent(2, "SIP/2.0 180"), world.sent(2, "SIP/2.0 183")), (1, 1), "{}", world.show_ladder());
+    assert_eq!(world.events(2).iter().filter(|event| matches!(event, Event::ProgressConfirmed { .. })).count(), 2);
+}
+
+#[test]
+fn a_reliable_183_without_prack_fails_the_call_after_32_seconds() {
+    let mut world = World::pair(Transport::Udp);
+    world.invite();
+    world.seconds(1);
+    let (leg, _) = world.expect(2, incoming);
+    world.loss_percent = 100;
+    world.with(2, |phone, now| phone.progress(now, leg, ANSWER.to_owned())).unwrap();
+    world.seconds(33);
+    world.expect(2, |event| matches!(event, Event::Cancelled { .. }).then_some(()));
 }

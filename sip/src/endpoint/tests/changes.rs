@@ -276,3 +276,48 @@ fn info_and_options_inside_a_dialog_are_answered() {
     world.seconds(1);
     world.expect(1, |event| matches!(event, Event::ResponseTo { status: 200, .. }).then_some(()));
 }
+
+#[test]
+fn the_same_offer_again_is_answered_with_the_same_sdp_without_asking() {
+    let mut world = World::pair(Transport::Udp);
+    let (caller, _) = world.call();
+    world.with(1, |phone, now| phone.reinvite(now, caller, Some(OFFER.to_owned()))).unwrap();
+    world.seconds(1);
+    assert!(!world.events(2).iter().any(|event| matches!(event, Event::Reoffer { .. })));
+    world.expect(1, |event| match event {
+        Event::Reanswered { sdp: Some(sdp), .. } => {
+            assert_eq!(sdp, ANSWER);
+            Some(())
+        }
+        _ => None,
+    });
+}
+
+#[test]
+fn a_refused_reinvite_leaves_the_session_as_it_was() {
+    let mut world = World::pair(Transport::Tls);
+    let (caller, callee) = world.call();
+    world.with(1, |phone, now| phone.reinvite(now, caller, Some(changed(OFFER)))).unwrap();
+    world.seconds(1);
+    world.with(2, |phone, now| phone.reject_reoffer(now, callee, 488)).unwrap();
+    world.seconds(1);
+    world.expect(1, |event| matches!(event, Event::ReofferFailed { status: 488, .. }).then_some(()));
+    world.with(2, |phone, now| phone.reinvite(now, callee, Some(changed(ANSWER)))).unwrap();
+    world.seconds(1);
+    assert_eq!(world.expect(1, reoffer), changed(ANSWER));
+    world.with(1, |phone, now| phone.bye(now, caller)).unwrap();
+    world.assert_idle(&[1, 2]);
+}
+
+#[test]
+fn a_dialog_that_the_peer_has_forgotten_ends() {
+    let mut world = World::pair(Transport::Udp);
+    let (caller, _) = world.call();
+    world.add_phone(2, config("bob"), None); // bob's phone was started anew
+    world.with(1, |phone, now| phone.reinvite(now, caller, Some(changed(OFFER)))).unwrap();
+    world.seconds(1);
+    world.expect(1, |event| {
+        matches!(event, Event::Ended { cause: EndCause::Unreachable { status: 481 }, .. }).then_some(())
+    });
+    world.assert_idle(&[1]);
+}

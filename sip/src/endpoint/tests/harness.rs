@@ -48,6 +48,8 @@ pub(super) struct World {
     /// Datagrams whose bytes begin like this are lost once per entry.
     pub(super) lose: Vec<&'static str>,
     transport: Transport,
+    /// The flow of phones on which streams arrive.
+    pub(super) flow: FlowId,
     rng: ChaCha20Rng,
     /// Start lines in the order of sending, with sender.
     pub(super) ladder: Vec<(Duration, SocketAddr, String)>,
@@ -82,6 +84,7 @@ impl World {
             loss_percent: 0,
             lose: Vec::new(),
             transport,
+            flow: FlowId(1),
             rng: ChaCha20Rng::from_seed([9; 32]),
             ladder: Vec::new(),
         }
@@ -253,7 +256,7 @@ impl World {
         let since = self.now - epoch();
         match self.nodes.get_mut(&to) {
             Some(Node::Phone { .. }) => {
-                let flow = FlowId(1);
+                let flow = self.flow;
                 let input = if self.transport.is_reliable() {
                     Input::Stream { flow, bytes: &bytes }
                 } else {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::harness::{World, address, config, hop, ms};
+use super::harness::{ANSWER, OFFER, World, address, config, hop, incoming, ms};
 use crate::digest::{Challenge, Credentials};
 use crate::endpoint::Endpoint;
 use crate::event::{Account, Config, Event, FlowId, Input, Register, Secret, Transport};
@@ -273,4 +273,37 @@ fn a_stream_without_pong_is_dead_and_the_owner_hears_of_it() {
     let events = world.events(1);
     assert!(events.iter().any(|event| matches!(event, Event::FlowDead { .. })), "{events:#?}");
     assert!(events.iter().any(|event| matches!(event, Event::RegistrationFailed(_))), "{events:#?}");
+}
+
+#[test]
+fn a_call_goes_on_over_the_connection_that_was_opened_after_a_loss() {
+    let (mut world, _) = world(Transport::Tcp, Habits { granted: 600, ..Habits::default() });
+    world.with(1, |phone, now| phone.register(now, register(600))).unwrap();
+    world.seconds(1);
+    let invite = format!(
+        "INVITE sip:alice@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.9:5060;branch=z9hG4bKa\r\nFrom: <sip:b@x>;tag=b\r\nTo: <sip:alice@x>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContact: <sip:b@10.0.0.9:5060;transport=tcp>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{OFFER}",
+        OFFER.len()
+    );
+    world.inject(9, 1, invite.into_bytes());
+    world.seconds(1);
+    let (leg, dialog) = world.expect(1, incoming);
+    world.with(1, |phone, now| phone.accept(now, leg, ANSWER.to_owned())).unwrap();
+    let tag = world.endpoint(1).replaces_value(dialog).unwrap().split("from-tag=").nth(1).unwrap().to_owned();
+    let ack = format!(
+        "ACK sip:alice@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.9:5060;branch=z9hG4bKb\r\nFrom: <sip:b@x>;tag=b\r\nTo: <sip:alice@x>;tag={tag}\r\nCall-ID: c\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.inject(9, 1, ack.into_bytes());
+    world.seconds(1);
+    world.input(address(1), Input::FlowClosed { flow: FlowId(1), cause: "reset".to_owned() });
+    let opened =
+        Input::FlowOpened { flow: FlowId(2), transport: Transport::Tcp, local: address(1), remote: Some(address(9)) };
+    world.input(address(1), opened);
+    let again = Register { hop: crate::event::Hop { flow: FlowId(2), to: address(9) }, ..register(600) };
+    world.flow = FlowId(2);
+    world.with(1, |phone, now| phone.register(now, again)).unwrap();
+    world.seconds(1);
+    world.expect(1, registered);
+    world.with(1, |phone, now| phone.bye(now, dialog)).unwrap();
+    world.seconds(1);
+    assert_eq!(world.received_requests(9, &Method::Bye).len(), 1, "{}", world.show_ladder());
 }
