@@ -19,6 +19,8 @@ use crate::jitter::{Buffer, Content, Inserted, MS, Packet};
 use crate::scale::{self, Loudness};
 use crate::{FRAME_SAMPLES, Frame, SILENCE, sample};
 
+/// A frame as a time.
+const FRAME: i64 = 20 * MS;
 /// Delay that is not worth correcting in a quiet place.
 const TOLERANCE: i64 = 10 * MS;
 /// Delay that is not worth cutting into sound for: sound begins with the target delay and less than a frame more, and
@@ -68,7 +70,7 @@ pub struct Playout {
     /// The last of what was put into `sound`.
     history: Vec<i16>,
     expected: Option<Expected>,
-    /// Frames made up while waiting for the expected packet.
+    /// Samples made up while waiting for the expected packet.
     stretched: i64,
     /// Frames made up in a row.
     made_up: u32,
@@ -159,13 +161,14 @@ impl Playout {
                 Plan::Decode => self.decode(),
                 Plan::Skip => self.skip(),
                 Plan::Stretch => {
-                    self.stretched += 1;
-                    self.make_up();
+                    self.stretched += FRAME;
+                    self.make_up(FRAME_SAMPLES);
                 }
                 Plan::Recover => self.recover(),
                 Plan::Conceal => {
+                    let duration = self.expected.map_or(FRAME_SAMPLES, |expected| expected.duration);
                     self.pass_one();
-                    self.make_up();
+                    self.make_up(duration);
                 }
                 Plan::Jump => self.jump(),
             }
@@ -206,8 +209,14 @@ impl Playout {
         if self.buffer.delay(at, expected.time) + SLACK < target {
             return Plan::Stretch; // the missing one may still come
         }
-        if missing > self.stretched {
-            return if missing == 1 && self.is_recoverable(first) { Plan::Recover } else { Plan::Conceal };
+        // What was made up while waiting counts for the missing ones, to the nearest packet.
+        let duration = i64::try_from(expected.duration).unwrap_or(FRAME);
+        if missing * duration > self.stretched + duration / 2 {
+            return if missing == 1 && self.stretched == 0 && self.is_recoverable(first) {
+                Plan::Recover
+            } else {
+                Plan::Conceal
+            };
         }
         if delay + SLACK < target && first.content != Content::Gap { Plan::Stretch } else { Plan::Jump }
     }
@@ -235,7 +244,7 @@ impl Playout {
         let duration = Decoder::duration(codec, &payload).unwrap_or(FRAME_SAMPLES);
         if self.expected.is_some_and(|expected| packet.time > expected.time + TOLERANCE) {
             // The sender had made a pause, so nothing was missing while we waited.
-            let waited = u64::try_from(self.stretched).unwrap_or(0).min(u64::from(FADED_FRAMES));
+            let waited = u64::try_from(self.stretched / FRAME).unwrap_or(0).min(u64::from(FADED_FRAMES));
             self.counters.concealed = self.counters.concealed.saturating_sub(waited);
         }
         self.join(before, codec);
@@ -288,7 +297,7 @@ impl Playout {
             self.counters.recovered += 1;
             self.made_up = 0;
         } else {
-            self.make_up();
+            self.make_up(expected.duration);
         }
     }
 
@@ -309,8 +318,8 @@ impl Playout {
         self.stretched = 0;
     }
 
-    /// One frame of made-up sound, quieter the longer nothing has come.
-    fn make_up(&mut self) {
+    /// Made-up sound in place of one packet, quieter the longer nothing has come.
+    fn make_up(&mut self, length: usize) {
         let before = self.sound.len();
         let from = if self.in_gap && self.made_up > 0 { 0.0 } else { gain_after(self.made_up) };
         self.made_up = self.made_up.saturating_add(1);
@@ -320,17 +329,17 @@ impl Playout {
         }
         if from > 0.0 {
             let concealed = match &mut self.decoder {
-                Some(Decoder::Opus(decoder)) => decoder.conceal(&mut self.sound),
+                Some(Decoder::Opus(decoder)) => decoder.conceal(length, &mut self.sound),
                 Some(Decoder::G711(..)) | None => None,
             };
             if concealed.is_none() {
-                self.sound.extend(continue_wave(&self.history, FRAME_SAMPLES));
+                self.sound.extend(continue_wave(&self.history, length));
             }
         }
-        self.sound.resize(before + FRAME_SAMPLES, 0);
+        self.sound.resize(before + length, 0);
         if let Some(frame) = self.sound.get_mut(before..).filter(|_| from < 1.0 || to < 1.0) {
             for (at, value) in frame.iter_mut().enumerate() {
-                let gain = from + (to - from) * sample::len(at) / sample::len(FRAME_SAMPLES);
+                let gain = from + (to - from) * sample::len(at) / sample::len(length);
                 *value = sample::round_i16(f32::from(*value) * gain);
             }
         }
@@ -416,3 +425,6 @@ fn continue_wave(history: &[i16], length: usize) -> Vec<i16> {
     let period = history.get(history.len() - best.1..).unwrap_or_default();
     period.iter().copied().cycle().take(length).collect()
 }
+
+#[cfg(test)]
+mod tests;

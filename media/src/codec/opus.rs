@@ -97,9 +97,9 @@ impl Decoder {
         self.append(next, samples.min(PACKET_SAMPLES_MAX), true, sound)
     }
 
-    /// Appends a frame made up from what was heard before.
-    pub fn conceal(&mut self, sound: &mut Vec<i16>) -> Option<usize> {
-        self.append(&[], FRAME_SAMPLES, false, sound)
+    /// Appends sound made up from what was heard before; `samples` is the duration of a packet.
+    pub fn conceal(&mut self, samples: usize, sound: &mut Vec<i16>) -> Option<usize> {
+        self.append(&[], samples.min(PACKET_SAMPLES_MAX), false, sound)
     }
 
     fn append(&mut self, payload: &[u8], samples: usize, fec: bool, sound: &mut Vec<i16>) -> Option<usize> {

@@ -1,5 +1,7 @@
 //! Two sessions talk in virtual time, over lines that lose, delay and reorder.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::{Format, TelephoneEvent};
 use crate::rtcp::packet::Heard;
@@ -8,6 +10,7 @@ use crate::srtp::sdes::{KEY_AND_SALT_BYTES_MAX, Suite};
 use crate::testing::{COUNTS, Line, Pair, Random, constant, count, counting, lossy, ms, secs, strength};
 use crate::{FRAME_SAMPLES, SILENCE, sample};
 
+mod cost;
 mod delay;
 mod hostile;
 mod path;
