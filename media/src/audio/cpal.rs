@@ -35,13 +35,8 @@ pub(super) fn open(options: &DeviceOptions) -> Result<Devices, DeviceError> {
     let (faults, heard) = sync_channel(FAULTS_MAX);
     let input = find(&host, options.input.as_deref(), "input")?;
     let output = find(&host, options.output.as_deref(), "output")?;
-    let mut devices = Devices {
-        microphone: None,
-        loudspeaker: None,
-        description: String::new(),
-        faults: heard,
-        streams: Vec::new(),
-    };
+    let mut devices =
+        Devices { microphone: None, loudspeaker: None, description: String::new(), faults: heard, streams: Vec::new() };
     let mut names = Vec::new();
     let mut failure = DeviceError::None;
     if let Some(device) = output {

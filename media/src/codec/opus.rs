@@ -6,7 +6,7 @@ use opus::{Application, Bitrate, Channels};
 
 use crate::config::OpusSettings;
 use crate::error::MediaError;
-use crate::{FRAME_SAMPLES, Frame, SAMPLE_RATE_HZ, sample};
+use crate::{Frame, SAMPLE_RATE_HZ, sample};
 
 /// Longest duration of a packet in samples: 120 ms (RFC 6716 §3.2.5).
 const PACKET_SAMPLES_MAX: usize = 5_760; // what one packet can make us decode
@@ -134,6 +134,7 @@ pub fn has_redundancy(payload: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FRAME_SAMPLES;
 
     fn tone(frame: usize) -> Frame {
         let mut samples = [0; FRAME_SAMPLES];
