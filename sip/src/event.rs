@@ -330,7 +330,8 @@ pub enum Event {
     },
     /// The call attempt is over, and its early dialogs with it.
     Failed(Box<CallFailed>),
-    /// The caller gave up before we answered; Reason header if any (`SIP;cause=200` = answered elsewhere).
+    /// The call is over before we answered: the caller gave up (text of its Reason header, e.g. answered elsewhere), its
+    /// INVITE expired, no PRACK came, or its flow was lost.
     Cancelled {
         leg: LegId,
         reason: Option<String>,

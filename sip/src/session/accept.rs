@@ -6,7 +6,7 @@
 //!            ──reject──▶ 3xx-6xx      CANCEL ──▶ 487, Cancelled
 //! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::invite::LEGS_MAX;
 use super::prack::Provisional;
@@ -37,6 +37,8 @@ pub(crate) struct Callee {
     pub(crate) rseq: Option<u32>,
     /// The 200 is out.
     pub(crate) answered: bool,
+    /// When the INVITE is no longer worth an answer (RFC 3261 §13.3.1).
+    pub(crate) expires_at: Option<Instant>,
 }
 
 impl Endpoint {
@@ -70,6 +72,7 @@ impl Endpoint {
         session.remote_sdp.clone_from(&sdp);
         session.learn_peer(&request.headers);
         let id = self.insert_session(session);
+        let expires = request.headers.expires().ok().flatten().filter(|seconds| *seconds > 0);
         let callee = Callee {
             tx,
             dialog: id,
@@ -80,6 +83,7 @@ impl Endpoint {
             accept_queued: None,
             rseq: None,
             answered: false,
+            expires_at: expires.map(|seconds| now + Duration::from_secs(seconds.into())),
         };
         self.legs.insert(leg, Leg::Callee(Box::new(callee)));
         let content = content_of(&request.headers, &request.body);
@@ -165,6 +169,7 @@ impl Endpoint {
             return Ok(());
         }
         callee.answered = true;
+        callee.expires_at = None;
         callee.provisional = Provisional::None;
         let (tx, id, request) = (callee.tx, callee.dialog, callee.request.clone());
         // After a reliable 183 the caller ignores this SDP (RFC 3261 §13.2.1); others rely on it.

@@ -18,7 +18,7 @@ use crate::endpoint::Endpoint;
 use crate::event::{CommandError, DialogId, Hop, LegId, Transport};
 use crate::header::CSeq;
 use crate::message::{Method, Request, Response};
-use crate::transaction::timers::Resend;
+use crate::transaction::timers::{Resend, earliest};
 use crate::transaction::{ClientTx, ServerTx};
 
 pub mod accept;
@@ -49,7 +49,7 @@ impl Leg {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Caller(_) => None,
-            Self::Callee(callee) => callee.provisional.deadline(),
+            Self::Callee(callee) => earliest(callee.provisional.deadline(), callee.expires_at),
         }
     }
 }

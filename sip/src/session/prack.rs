@@ -101,10 +101,16 @@ impl Endpoint {
         let mut failed = Vec::new();
         for (id, leg) in &mut self.legs {
             let Leg::Callee(callee) = leg else { continue };
+            if callee.expires_at.is_some_and(|at| now >= at) {
+                failed.push((*id, 487, "the INVITE expired"));
+                continue;
+            }
             match &mut callee.provisional {
                 Provisional::None => {}
                 Provisional::Plain { end_at, .. } if now >= *end_at => callee.provisional = Provisional::None,
-                Provisional::Reliable { fail_at, .. } if now >= *fail_at => failed.push(*id),
+                Provisional::Reliable { fail_at, .. } if now >= *fail_at => {
+                    failed.push((*id, 504, "no PRACK came for 32 s (RFC 3262 §3)"))
+                }
                 Provisional::Plain { response, resend, .. } | Provisional::Reliable { response, resend, .. } => {
                     if resend.is_due(now) {
                         again.push((callee.tx, response.clone()));
@@ -115,9 +121,9 @@ impl Endpoint {
         for (tx, response) in again {
             self.transactions.respond(now, tx, response);
         }
-        for leg in failed {
-            self.refuse_call(now, leg, 504, "no PRACK came", &[]);
-            self.emit(Event::Cancelled { leg, reason: Some("no PRACK came for 32 s (RFC 3262 §3)".to_owned()) });
+        for (leg, status, reason) in failed {
+            self.refuse_call(now, leg, status, "", &[]);
+            self.emit(Event::Cancelled { leg, reason: Some(reason.to_owned()) });
         }
         self.settle(now);
     }

@@ -366,3 +366,19 @@ fn a_reliable_183_without_prack_fails_the_call_after_32_seconds() {
     world.seconds(33);
     world.expect(2, |event| matches!(event, Event::Cancelled { .. }).then_some(()));
 }
+
+#[test]
+fn an_invite_that_expires_unanswered_is_refused_with_487() {
+    let mut world = World::pair(Transport::Udp);
+    let invite = Invite {
+        target: "sip:bob@10.0.0.2".parse().unwrap(),
+        hop: hop(2),
+        sdp: Some(OFFER.to_owned()),
+        headers: vec![("Expires".to_owned(), "10".to_owned())],
+    };
+    world.with(1, |phone, now| phone.invite(now, invite)).unwrap();
+    world.seconds(11);
+    world.expect(1, |event| matches!(event, Event::Failed(failed) if failed.status == 487).then_some(()));
+    world.expect(2, |event| matches!(event, Event::Cancelled { .. }).then_some(()));
+    world.assert_idle(&[1, 2]);
+}

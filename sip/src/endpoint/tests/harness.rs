@@ -45,6 +45,8 @@ pub(super) struct World {
     sequence: u64,
     pub(super) latency: Duration,
     pub(super) loss_percent: u32,
+    /// Datagrams in which one byte is changed.
+    pub(super) noise_percent: u32,
     /// Datagrams whose bytes begin like this are lost once per entry.
     pub(super) lose: Vec<&'static str>,
     transport: Transport,
@@ -82,12 +84,18 @@ impl World {
             sequence: 0,
             latency: Duration::from_millis(20),
             loss_percent: 0,
+            noise_percent: 0,
             lose: Vec::new(),
             transport,
             flow: FlowId(1),
             rng: ChaCha20Rng::from_seed([9; 32]),
             ladder: Vec::new(),
         }
+    }
+
+    /// Another course of loss and noise.
+    pub(super) fn reseed(&mut self, seed: u8) {
+        self.rng = ChaCha20Rng::from_seed([seed; 32]);
     }
 
     /// Two phones, `alice` on 1 and `bob` on 2. A stream flow of one leads to the other.
@@ -233,7 +241,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>, delay: Duration) {
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, mut bytes: Vec<u8>, delay: Duration) {
         let line = String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned();
         self.ladder.push((self.now - epoch(), from, line.clone()));
         if !self.transport.is_reliable() {
@@ -244,6 +252,13 @@ impl World {
             }
             if dropped || named.is_some() {
                 return;
+            }
+            if self.rng.random_range(0..100) < self.noise_percent {
+                let position = self.rng.random_range(0..bytes.len().max(1));
+                let byte = self.rng.random();
+                if let Some(slot) = bytes.get_mut(position) {
+                    *slot = byte;
+                }
             }
         }
         self.sequence += 1;
@@ -307,7 +322,9 @@ impl World {
         self.seconds(70);
         for number in numbers {
             let endpoint = self.endpoint(*number);
-            assert!(endpoint.is_idle(), "phone {number} holds {endpoint:#?}");
+            let forgotten =
+                endpoint.dialogs.is_empty() && endpoint.refers.is_empty() && endpoint.subscriptions.is_empty();
+            assert!(forgotten && endpoint.is_idle(), "phone {number} holds {endpoint:#?}");
             assert_eq!(endpoint.transactions.counts(), (0, 0), "phone {number}");
         }
     }

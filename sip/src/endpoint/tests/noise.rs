@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::harness::{ANSWER, World, address, config, incoming};
-use crate::event::{FlowId, Input, Transport};
+use super::harness::{ANSWER, OFFER, World, address, changed, config, incoming};
+use crate::event::{Event, FlowId, Input, Transport};
 
 fn mangled() -> impl Strategy<Value = Vec<u8>> {
     let template = "INVITE sip:bob@10.0.0.2 SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKa;rport\r\nFrom: <sip:a@x>;tag=a\r\nTo: <sip:bob@x>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContact: <sip:a@10.0.0.1>\r\nRequire: 100rel\r\nRSeq: 1\r\nSession-Expires: 90;refresher=uac\r\nContent-Length: 0\r\n\r\n";
@@ -73,4 +73,35 @@ fn the_same_seed_makes_the_same_messages() {
         world.ladder
     };
     assert_eq!(ladder(), ladder());
+}
+
+#[test]
+fn changed_bytes_in_a_call_are_survived() {
+    for seed in 0..60 {
+        let mut world = World::pair(Transport::Udp);
+        world.reseed(seed);
+        world.noise_percent = 40;
+        world.invite();
+        for step in 0..20 {
+            world.run(std::time::Duration::from_millis(700));
+            for event in world.events(2) {
+                if let Some((leg, _)) = incoming(&event) {
+                    let _ = world.with(2, |phone, now| phone.progress(now, leg, ANSWER.to_owned()));
+                    let _ = world.with(2, |phone, now| phone.accept(now, leg, ANSWER.to_owned()));
+                }
+                if let Event::Reoffer { dialog, .. } = event {
+                    let _ = world.with(2, |phone, now| phone.answer_reoffer(now, dialog, changed(ANSWER)));
+                }
+            }
+            for event in world.events(1) {
+                if let Event::Answered { dialog, .. } = event {
+                    let _ = world.with(1, |phone, now| phone.reinvite(now, dialog, Some(changed(OFFER))));
+                } else if let (Event::Reanswered { dialog, .. }, true) = (event, step > 5) {
+                    let _ = world.with(1, |phone, now| phone.bye(now, dialog));
+                }
+            }
+        }
+        world.noise_percent = 0;
+        world.seconds(3600);
+    }
 }
