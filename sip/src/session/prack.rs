@@ -109,7 +109,7 @@ impl Endpoint {
                 Provisional::None => {}
                 Provisional::Plain { end_at, .. } if now >= *end_at => callee.provisional = Provisional::None,
                 Provisional::Reliable { fail_at, .. } if now >= *fail_at => {
-                    failed.push((*id, 504, "no PRACK came for 32 s (RFC 3262 §3)"))
+                    failed.push((*id, 504, "no PRACK came for 32 s (RFC 3262 §3)"));
                 }
                 Provisional::Plain { response, resend, .. } | Provisional::Reliable { response, resend, .. } => {
                     if resend.is_due(now) {
