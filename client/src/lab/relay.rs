@@ -333,6 +333,9 @@ impl Relay {
         let Some(client) = self.relays.get(&relay).copied() else {
             return self.outputs.push_back(Output::CloseRelay(relay));
         };
+        if self.exchange_odd_port(client, addr) {
+            return;
+        }
         let Some(lease) = self.leases.get_mut(&client) else { return };
         let ip = self.config.external_address.filter(|ip| ip.is_ipv4() == addr.is_ipv4()).unwrap_or(addr.ip());
         lease.relayed = Some(SocketAddr::new(ip, addr.port()));

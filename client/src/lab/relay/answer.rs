@@ -1,6 +1,6 @@
 //! Requests and their answers: Binding, Allocate, Refresh, CreatePermission, ChannelBind. RFC 8656 §7.2, §8.2, §10.2, §12.2.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ice::stun::attribute::TRANSPORT_UDP;
@@ -14,6 +14,8 @@ use super::lease::{BindError, Lease};
 use super::{Client, Output, Relay, RelayId};
 
 const SOFTWARE: &str = "icephone relay";
+/// Every second port is even: so many odd ones in a row do not happen. Then an odd one has to do.
+const EVEN_TRIES_MAX: u8 = 16;
 
 /// What became of a request whose credentials are good.
 enum Verdict {
@@ -110,12 +112,37 @@ impl Relay {
         if self.leases.len() >= self.config.capacity {
             return Verdict::Refused(508);
         }
+        let relay = self.open_relay(client, bind);
+        let mut lease = Lease::new(now, admitted, relay, request, self.lifetime(request));
+        lease.even_tries = if wish.is_even { EVEN_TRIES_MAX } else { 0 };
+        self.leases.insert(client, lease);
+        Verdict::Later
+    }
+
+    fn open_relay(&mut self, client: Client, bind: IpAddr) -> RelayId {
         let relay = RelayId(self.next_relay);
         self.next_relay += 1;
-        self.leases.insert(client, Lease::new(now, admitted, relay, request, self.lifetime(request)));
         self.relays.insert(relay, client);
         self.outputs.push_back(Output::OpenRelay { relay, bind });
-        Verdict::Later
+        relay
+    }
+
+    /// EVEN-PORT (RFC 8656 §7.2): an odd port is exchanged for another. Says whether it is.
+    pub(super) fn exchange_odd_port(&mut self, client: Client, addr: SocketAddr) -> bool {
+        let Some(lease) = self.leases.get_mut(&client) else { return false };
+        if addr.port().is_multiple_of(2) || lease.even_tries == 0 {
+            return false;
+        }
+        lease.even_tries -= 1;
+        let odd = lease.relay;
+        // The next one is opened first, else the system may give the same port again.
+        let even = self.open_relay(client, addr.ip());
+        if let Some(lease) = self.leases.get_mut(&client) {
+            lease.relay = even;
+        }
+        self.relays.remove(&odd);
+        self.outputs.push_back(Output::CloseRelay(odd));
+        true
     }
 
     /// The relay socket is open: the Allocate that waited for it is answered.
@@ -197,23 +224,25 @@ impl Relay {
 /// What an Allocate asks for, or the error code that it gets.
 struct Wish {
     family: Family,
+    is_even: bool,
 }
 
 impl Wish {
     fn read(request: &Message<'_>) -> Result<Self, u16> {
-        let (mut transport, mut family) = (None, Family::V4);
+        let (mut transport, mut family, mut is_even) = (None, Family::V4, false);
         for attribute in request.attributes() {
             match attribute {
                 Attribute::RequestedTransport(protocol) => transport = Some(protocol),
                 Attribute::RequestedAddressFamily(wanted) => family = wanted,
+                Attribute::EvenPort(false) => is_even = true,
                 // No port pairs and no reservations here.
-                Attribute::EvenPort(_) | Attribute::ReservationToken(_) => return Err(508),
+                Attribute::EvenPort(true) | Attribute::ReservationToken(_) => return Err(508),
                 _ => {}
             }
         }
         match transport {
             None => Err(400),
-            Some(TRANSPORT_UDP) => Ok(Self { family }),
+            Some(TRANSPORT_UDP) => Ok(Self { family, is_even }),
             Some(_) => Err(442),
         }
     }

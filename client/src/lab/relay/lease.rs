@@ -42,6 +42,8 @@ pub(super) struct Lease {
     pub(super) admitted: Admitted,
     pub(super) relay: RelayId,
     pub(super) relayed: Option<SocketAddr>,
+    /// EVEN-PORT was asked for: so many more sockets are opened until one has an even port.
+    pub(super) even_tries: u8,
     /// The Allocate that made it: its retransmission gets the same answer again (RFC 8656 §7.2).
     pub(super) request: Vec<u8>,
     pub(super) transaction: TransactionId,
@@ -73,6 +75,7 @@ impl Lease {
             admitted: admitted.clone(),
             relay,
             relayed: None,
+            even_tries: 0,
             request: request.as_bytes().to_vec(),
             transaction: request.transaction_id(),
             lifetime,

@@ -296,6 +296,20 @@ fn hand_made_requests_get_the_error_codes_of_rfc_8656() {
 }
 
 #[test]
+fn an_even_port_is_found_by_trying() {
+    let mut bench = Bench::new(config());
+    let mut hand = raw(&mut bench, "bob", "hunter2");
+    for _ in 0..2 {
+        hand.ask(&mut bench, Method::ALLOCATE, &[Attribute::RequestedTransport(17), Attribute::EvenPort(false)])
+            .unwrap();
+        let relayed = bench.relay.allocations(bench.now)[0].relayed.unwrap();
+        assert!(relayed.port().is_multiple_of(2), "{relayed}");
+        assert_eq!(bench.open_relays(), 1);
+        hand.ask(&mut bench, Method::REFRESH, &[Attribute::Lifetime(Duration::ZERO)]).unwrap();
+    }
+}
+
+#[test]
 fn another_user_on_the_same_five_tuple_gets_441_and_a_second_allocation_437() {
     let mut bench = Bench::new(config());
     let mut bob = raw(&mut bench, "bob", "hunter2");
