@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use ice::ServerOutcome;
+use ice::{ServerCause, ServerOutcome};
 use rand::RngExt as _;
 use sip::event::{Content, OutOfDialog, RequestId};
 use sip::message::Headers;
@@ -278,7 +278,15 @@ impl Account {
                     self.registration.desk.probe_at = at;
                     return;
                 }
-                Some(ice::Output::Event(ice::Event::Gathered { .. })) => agent.close(now),
+                Some(ice::Output::Event(ice::Event::Gathered { failures, .. })) => {
+                    agent.close(now);
+                    // Silence for so long is an answer too: no call shall wait for that server.
+                    for failure in failures {
+                        if let ServerCause::Silent(took) = failure.cause {
+                            self.probed(failure.server, &ServerOutcome::Failed(failure.cause), took, ports);
+                        }
+                    }
+                }
                 Some(ice::Output::Event(ice::Event::Closed)) => self.drop_probe(ports),
                 Some(ice::Output::Event(ice::Event::ServerProbed { server, outcome, took })) => {
                     self.probed(server, &outcome, took, ports);
