@@ -38,6 +38,9 @@ const PAUSE_JUMP: i64 = 200 * MS;
 /// For so long delay gained by a path change is only given back in quiet places.
 const PATH_PATIENCE: i64 = 60_000 * MS;
 
+/// Packets that may have come by the new path before we are told of it: two seconds.
+const PATH_NEWS: usize = 100;
+
 /// What a packet brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -153,7 +156,10 @@ impl Buffer {
         if !self.transits.is_empty() {
             // The slowest of the paths used lately: the call may come back to it.
             let known = self.path.filter(|path| now - path.at < PATH_PATIENCE).map_or(self.base, |path| path.base);
-            self.path = Some(PathChange { at: now, base: known.max(self.base) });
+            // The peer may have changed over before we heard of it, so that the newest packets are of the new path.
+            let older = self.transits.len() - PATH_NEWS.min(self.transits.len() / 2);
+            let before = self.transits.iter().take(older).min().copied().unwrap_or(self.base);
+            self.path = Some(PathChange { at: now, base: known.max(self.base).max(before) });
         }
     }
 

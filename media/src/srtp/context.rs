@@ -150,7 +150,7 @@ impl Inbound {
                 self.keys.push(held.swap_remove(position));
             }
         }
-        let waits_for_new = self.keys.is_empty() || self.keys.iter().any(|key| !key.confirmed);
+        let waits_for_new = self.keys.iter().any(|key| !key.confirmed);
         if waits_for_new {
             self.replaced = None;
             held.append(&mut self.retired);

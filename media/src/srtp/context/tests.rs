@@ -192,6 +192,15 @@ fn of_several_keys_the_chosen_one_keeps_its_state_and_the_others_go_at_once() {
 }
 
 #[test]
+fn without_keys_nothing_is_accepted() {
+    let (mut outbound, mut inbound) = pair(&rfc_key());
+    let mut next = |sequence| outbound.protect_rtp(&packet(sequence, 5, b"voice")).unwrap();
+    assert!(inbound.unprotect_rtp(epoch(), &next(1)).is_ok());
+    inbound.set_keys(vec![]).unwrap();
+    assert_eq!(inbound.unprotect_rtp(epoch(), &next(2)), Err(Rejection::Unauthentic));
+}
+
+#[test]
 fn nothing_printed_holds_a_key() {
     let (outbound, inbound) = pair(&rfc_key());
     let printed = format!("{outbound:?} {inbound:?}");
