@@ -13,7 +13,7 @@ use super::print::{self, Printer};
 use super::stop::Stop;
 use crate::api::{
     AccountChange, AccountConfig, AccountId, CallChange, CallId, CallSnapshot, CallState, Command, DialOptions,
-    EngineChange, Event, EventBody, MediaDirection, Snapshot,
+    EndReason, EngineChange, Event, EventBody, IceReport, MediaDirection, Snapshot,
 };
 use crate::driver::clock;
 use crate::engine::{Engine, Events};
@@ -134,6 +134,7 @@ pub async fn drain(events: &mut Events, printer: Printer) {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one call")]
 struct Progress {
     snapshot: Snapshot,
+    path: bool,
     sent: bool,
     received: bool,
     talking: bool,
@@ -185,6 +186,10 @@ impl Progress {
         }
     }
 
+    fn never_had_a_path(&self) -> bool {
+        self.talking && !self.path
+    }
+
     /// Takes one event; the exit code once the call is over.
     fn follow(&mut self, engine: &Engine, plan: &CallPlan, event: &Arc<Event>, printer: Printer) -> Option<ExitCode> {
         let known = self.snapshot.calls.get(&CALL).cloned();
@@ -216,6 +221,7 @@ impl Progress {
         printer: Printer,
     ) -> Option<ExitCode> {
         match change {
+            CallChange::NoIce { .. } | CallChange::PathChanged { .. } => self.path = true,
             CallChange::FirstMedia { direction: MediaDirection::Sent, .. } => self.sent = true,
             CallChange::FirstMedia { direction: MediaDirection::Received, .. } => self.received = true,
             CallChange::State { state: CallState::Talking } if !self.talking => {
@@ -226,9 +232,15 @@ impl Progress {
                 if let Some(call) = known {
                     printer.report(&Report::new(&call, reason, stats, report));
                 }
-                let both = (self.sent || stats.sent_packets > 0) && (self.received || stats.received_packets > 0);
-                let code = if self.interrupted { ExitCode::Interrupted } else { ExitCode::of_call(reason, both) };
-                explain(code, &reason.to_string(), self.sent, self.received);
+                let sent = self.sent || stats.sent_packets > 0;
+                let received = self.received || stats.received_packets > 0;
+                let code = match ExitCode::of_call(reason, sent && received) {
+                    _ if self.interrupted => ExitCode::Interrupted,
+                    // Hung up while the checks were still failing.
+                    ExitCode::NoMedia if self.never_had_a_path() => ExitCode::NoPath,
+                    code => code,
+                };
+                explain(code, reason, (sent, received), report);
                 return Some(code);
             }
             _ => {}
@@ -243,9 +255,16 @@ impl Progress {
     }
 }
 
-fn explain(code: ExitCode, reason: &str, sent: bool, received: bool) {
+fn explain(code: ExitCode, reason: &EndReason, (sent, received): (bool, bool), report: &IceReport) {
     match code {
         ExitCode::Success | ExitCode::Interrupted => {}
+        ExitCode::NoPath if matches!(reason, EndReason::LocalHangup | EndReason::RemoteHangup) => {
+            let pairs = report.pairs.len();
+            print::trouble(&format!(
+                "no media path: the call was answered, but none of {pairs} pairs had worked when it ended; check the \
+                 firewall, or try another --path"
+            ));
+        }
         ExitCode::NoMedia => {
             let what = match (sent, received) {
                 (true, false) => "nothing was heard from the other side",
@@ -254,6 +273,6 @@ fn explain(code: ExitCode, reason: &str, sent: bool, received: bool) {
             };
             print::trouble(&format!("the call was answered, but {what}"));
         }
-        _ => print::trouble(reason),
+        _ => print::trouble(&reason.to_string()),
     }
 }

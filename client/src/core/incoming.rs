@@ -40,6 +40,11 @@ impl Call {
         call.hop = Some(sip::event::Hop { flow: incoming.flow, to: incoming.source });
         call.timers.relays = Some(cx.now + RELAYS_PATIENCE);
         call.early_source = early_source(cx.account);
+        let automatic = cx.account.config.auto_answer.as_ref().and_then(|auto| auto.options.source.clone());
+        if let Some(source) = automatic {
+            // Also when a user takes the call before the clock does: the answer's own options come later and win.
+            call.source = source;
+        }
         call.tell(cx, CallChange::Created { account: call.account, direction: Direction::Incoming, peer });
         call.tell(cx, CallChange::State { state: CallState::Gathering });
         if let Some((offer, agreed)) = offer {

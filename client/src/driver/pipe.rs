@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustls::CertificateError;
 use tokio::sync::mpsc;
 
 /// Inputs waiting for one loop. At 100 packets/s and call, 4,096 are 400 ms of 100 calls: more would only be late.
@@ -133,10 +134,26 @@ impl StreamFailure {
 
     fn from_tls(error: &rustls::Error) -> Self {
         match error {
-            rustls::Error::InvalidCertificate(cause) => Self::Certificate(cause.to_string()),
+            rustls::Error::InvalidCertificate(cause) => Self::Certificate(in_words(cause)),
             rustls::Error::NoCertificatesPresented => Self::Certificate("the server presented none".to_owned()),
             other => Self::Tls(other.to_string()),
         }
+    }
+}
+
+/// rustls prints the names of its variants; people read sentences.
+fn in_words(cause: &CertificateError) -> String {
+    match cause {
+        CertificateError::UnknownIssuer => "it is signed by nobody who is trusted here".to_owned(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet (is the clock right?)".to_owned()
+        }
+        CertificateError::Revoked => "it was revoked".to_owned(),
+        CertificateError::BadSignature => "its signature is wrong".to_owned(),
+        CertificateError::BadEncoding => "it cannot be read".to_owned(),
+        CertificateError::NotValidForName => "it is for another name".to_owned(),
+        other => other.to_string(),
     }
 }
 
