@@ -289,7 +289,7 @@ fn hand_made_requests_get_the_error_codes_of_rfc_8656() {
         let mut bench = Bench::new(config());
         let mut hand = raw(&mut bench, "bob", "hunter2");
         if !matches!(method, Method::ALLOCATE | Method::REFRESH) {
-            hand.ask(&mut bench, Method::ALLOCATE, &[Attribute::RequestedTransport(17)]).unwrap();
+            hand.ask(&mut bench, Method::ALLOCATE, &[RequestedTransport(17)]).unwrap();
         }
         assert_eq!(hand.ask(&mut bench, method, &attributes), Err(want), "case: {name}");
     }
