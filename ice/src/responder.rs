@@ -198,7 +198,7 @@ impl Agent {
     }
 
     fn accept(&mut self, request: &Request, message: &Message<'_>, key: &Key) {
-        let answer = Builder::answer(Class::Success, message)
+        let answer = Builder::answer_as(self.config.dialect.wire, Class::Success, message)
             .with(&Attribute::XorMappedAddress(request.from))
             .integrity(message.integrity().unwrap_or(Integrity::Sha1), key);
         self.reply(request.base, request.from, answer);
@@ -212,7 +212,8 @@ impl Agent {
             487 => "Role Conflict",
             _ => "Refused",
         };
-        let answer = Builder::answer(Class::Error, message).with(&Attribute::ErrorCode(code, reason));
+        let answer = Builder::answer_as(self.config.dialect.wire, Class::Error, message)
+            .with(&Attribute::ErrorCode(code, reason));
         match key {
             Some(key) => self.reply(base, to, answer.integrity(Integrity::Sha1, key)),
             None => self.reply(base, to, answer),
@@ -227,7 +228,7 @@ impl Agent {
         unknown: Vec<AttributeType>,
         key: &Key,
     ) {
-        let answer = Builder::answer(Class::Error, message)
+        let answer = Builder::answer_as(self.config.dialect.wire, Class::Error, message)
             .with(&Attribute::ErrorCode(420, "Unknown Attribute"))
             .with(&Attribute::UnknownAttributes(unknown))
             .integrity(Integrity::Sha1, key);

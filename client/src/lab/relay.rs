@@ -184,6 +184,8 @@ pub struct Relay {
     leases: BTreeMap<Client, Lease>,
     relays: BTreeMap<RelayId, Client>,
     next_relay: u64,
+    /// No allocation expires before this. It may be too early after a refresh, never too late.
+    next_expiry: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -199,6 +201,7 @@ impl Relay {
             leases: BTreeMap::new(),
             relays: BTreeMap::new(),
             next_relay: 0,
+            next_expiry: None,
             outputs: VecDeque::new(),
         }
     }
@@ -224,8 +227,7 @@ impl Relay {
     }
 
     pub fn poll_output(&mut self) -> Output {
-        let next_expiry = || self.leases.values().map(|lease| lease.expires_at).min();
-        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(next_expiry()))
+        self.outputs.pop_front().unwrap_or(Output::Timeout(self.next_expiry))
     }
 
     /// What the server holds, in the order of the clients' addresses.
@@ -315,7 +317,10 @@ impl Relay {
     fn handle_relay_datagram(&mut self, now: Instant, relay: RelayId, from: SocketAddr, payload: &[u8]) {
         let Some(client) = self.relays.get(&relay).copied() else { return };
         let Some(lease) = self.leases.get_mut(&client) else { return };
-        if !lease.permits(now, from.ip()) || self.faults.is_blackhole || self.outputs.len() >= OUTPUTS_MAX {
+        if self.faults.is_mute || self.faults.is_blackhole {
+            return;
+        }
+        if !lease.permits(now, from.ip()) || self.outputs.len() >= OUTPUTS_MAX {
             return trace!(%from, "no permission: datagram dropped");
         }
         lease.count_in(payload.len());
@@ -352,10 +357,18 @@ impl Relay {
     // ---- bookkeeping ----
 
     fn expire(&mut self, now: Instant) {
+        if self.next_expiry.is_none_or(|at| now < at) {
+            return;
+        }
         let over = self.leases.iter().filter(|(_, lease)| lease.expires_at <= now).map(|(client, _)| *client);
         for client in over.collect::<Vec<_>>() {
             self.remove(client, "expired");
         }
+        self.next_expiry = self.leases.values().map(|lease| lease.expires_at).min();
+    }
+
+    fn expires_at(&mut self, at: Instant) {
+        self.next_expiry = Some(self.next_expiry.map_or(at, |known| known.min(at)));
     }
 
     fn remove(&mut self, client: Client, why: &str) {

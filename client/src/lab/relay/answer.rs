@@ -82,6 +82,7 @@ impl Relay {
                     self.remove(client, "freed by its client");
                 } else if let Some(lease) = self.leases.get_mut(&client) {
                     lease.extend(now, lifetime);
+                    self.expires_at(now + lifetime);
                 }
                 Verdict::Granted(vec![Attribute::Lifetime(lifetime)])
             }
@@ -115,6 +116,7 @@ impl Relay {
         let relay = self.open_relay(client, bind);
         let mut lease = Lease::new(now, admitted, relay, request, self.lifetime(request));
         lease.even_tries = if wish.is_even { EVEN_TRIES_MAX } else { 0 };
+        self.expires_at(lease.expires_at);
         self.leases.insert(client, lease);
         Verdict::Later
     }

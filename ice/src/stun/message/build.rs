@@ -39,7 +39,16 @@ impl<'k> Builder<'k> {
 
     /// The answer to `request`: same method and transaction.
     pub fn answer(class: Class, request: &Message<'_>) -> Self {
-        Self::new(class, request.method(), request.transaction_id())
+        Self::answer_as(&wire::RFC8489, class, request)
+    }
+
+    /// The same in a dialect; where that wants it, with its IMPLEMENTATION-VERSION and the USERNAME echoed.
+    pub fn answer_as(wire: &'static Wire, class: Class, request: &Message<'_>) -> Self {
+        let answer = Self::new_as(wire, class, request.method(), request.transaction_id());
+        let echo = request.username().filter(|_| wire.echo_username && class == Class::Success);
+        answer
+            .with_some(echo.map(Attribute::Username))
+            .with_some(wire.implementation_version.map(Attribute::ImplementationVersion))
     }
 
     /// Appends an attribute. One that would burst the 16-bit length of the message is left out.

@@ -129,6 +129,22 @@ fn the_ms_ice2_check_is_rebuilt_byte_for_byte_and_so_is_its_twin() {
     assert_eq!(Message::parse(&twin).unwrap().fingerprint(), Fingerprint::Twin);
 }
 
+#[test]
+fn an_answer_to_an_ms_ice2_check_is_in_the_dialect_of_the_check() {
+    let key = Key::short_term(b"c1amJP3SR7lG0JmU3vmxNO");
+    let request = Builder::new_as(&wire::MS_ICE2, Class::Request, Method::BINDING, sample_id())
+        .with(&Attribute::Username(b"BSjq:TqiK"))
+        .build();
+    let request = Message::parse(&request).unwrap();
+    let answer = Builder::answer_as(&wire::MS_ICE2, Class::Success, &request).integrity(Integrity::Sha1, &key);
+    let bytes = answer.fingerprint().build();
+    let answer = Message::parse(&bytes).unwrap();
+    assert_eq!((answer.username(), answer.implementation_version()), (Some(b"BSjq:TqiK".as_slice()), Some(2)));
+    assert_eq!(answer.verify_as(&wire::MS_ICE2, &key), Ok(()));
+    let refusal = Builder::answer_as(&wire::RFC8489, Class::Error, &request).build();
+    assert_eq!(Message::parse(&refusal).unwrap().attributes().count(), 0, "the standard adds nothing");
+}
+
 /// Facts sheet A.2: a check of libnice in its OC2007 mode.
 #[test]
 fn the_draft_06_check_without_magic_cookie_verifies() {
