@@ -284,6 +284,10 @@ impl Core {
             self.with_account(id, |account, ports| account.interfaces_changed(now, &addresses, ports));
         }
         if !known.is_empty() && known != addresses {
+            let calls: Vec<_> = self.calls.keys().copied().collect();
+            for call in calls {
+                self.with_call(now, call, Call::network_changed);
+            }
             self.ports.engine_event(EngineChange::InterfacesChanged { addresses });
         }
     }

@@ -134,7 +134,7 @@ impl Account {
     }
 
     fn connect_edge(&mut self, now: Instant, ports: &mut Ports) {
-        self.drop_edge_flow(ports);
+        self.drop_edge_flow(now, ports);
         let registration = &mut self.registration;
         if let Some(mut search) = registration.search.take() {
             search.cancel(ports);
@@ -170,13 +170,16 @@ impl Account {
         Some(locate::Config::account(domain, edge, transport))
     }
 
-    fn drop_edge_flow(&mut self, ports: &mut Ports) {
+    fn drop_edge_flow(&mut self, now: Instant, ports: &mut Ports) {
         let Some(hop) = self.registration.hop.take() else { return };
         match self.flows.remove(&hop.flow).map(|info| info.line) {
             Some(Line::Socket(id)) => ports.close_socket(id),
             Some(Line::Stream(id)) => ports.close_stream(id),
             None => {}
         }
+        // Dialogs wait for the next registration to move to its flow.
+        let cause = "the connection to the server was given up".to_owned();
+        self.endpoint.handle_input(now, sip::event::Input::FlowClosed { flow: hop.flow, cause });
     }
 
     pub(crate) fn edge_resolved(&mut self, now: Instant, id: ResolveId, answer: &Answer, ports: &mut Ports) {
@@ -261,7 +264,7 @@ impl Account {
     /// No registration; the next attempt comes by itself unless only the user can help.
     fn registration_lost(&mut self, now: Instant, error: RegistrationError, ports: &mut Ports) {
         let hopeless = matches!(error, RegistrationError::Credentials { .. } | RegistrationError::Certificate { .. });
-        self.drop_edge_flow(ports);
+        self.drop_edge_flow(now, ports);
         let registration = &mut self.registration;
         registration.failures = registration.failures.saturating_add(1);
         registration.problem = Some(error.to_string());
@@ -317,6 +320,9 @@ impl Account {
 
     /// The registrar said no, or nothing.
     pub(crate) fn registration_failed(&mut self, now: Instant, failed: &RegistrationFailed, ports: &mut Ports) {
+        if !matches!(self.registration.state, State::Registering | State::Registered) {
+            return; // about a connection that is given up already
+        }
         let server = self.server_name();
         let user = self.config.auth_user.clone().or_else(|| self.aor.as_ref().map(Uri::user_text)).unwrap_or_default();
         let error = match failed.status {
@@ -341,7 +347,7 @@ impl Account {
             return false;
         }
         registration.state = State::Connecting;
-        self.drop_edge_flow(ports);
+        self.drop_edge_flow(now, ports);
         self.edge_search_came_to(now, outcome, ports);
         true
     }

@@ -44,8 +44,9 @@ impl Call {
         };
         if self.restart_due {
             self.restart_due = false;
+            let interfaces = self.hop.map(|hop| cx.account.media_interfaces(hop, self.from_address));
             if let Some(flow) = &mut self.flow {
-                flow.agent_mut().restart(cx.now, None);
+                flow.agent_mut().restart(cx.now, interfaces);
                 self.pending = Some(Pending::RestartGathering);
             }
         } else if self.announce_due {
@@ -275,6 +276,22 @@ impl Call {
                 Err(error) => self.warn(cx, error.to_string()),
             },
             other => self.pending = other,
+        }
+    }
+
+    /// The addresses of this host changed. If the one that media leaves from is gone, ICE starts again (RFC 8445 §9).
+    pub(super) fn network_changed(&mut self, cx: &mut Cx<'_>) {
+        let bases: Vec<_> = self
+            .local
+            .iter()
+            .flat_map(|local| &local.candidates)
+            .filter(|c| c.kind == ice::CandidateType::Host)
+            .collect();
+        let gone = bases.iter().any(|candidate| !cx.account.interfaces.contains(&candidate.addr.ip()));
+        let used = self.selected.iter().any(|path| !cx.account.interfaces.contains(&path.local.addr.ip()));
+        if self.is_confirmed() && (gone || used || bases.is_empty()) {
+            self.restart_due = true;
+            self.next_offer(cx);
         }
     }
 
