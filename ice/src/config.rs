@@ -94,7 +94,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// No interface and no server yet; 500 ms to gather, 5 ms pacing, both components, RFC 8445.
+    /// No interface and no server yet; 500 ms to gather, 5 ms pacing, both components, the standard dialect.
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),

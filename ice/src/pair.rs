@@ -22,7 +22,7 @@ use crate::report::PairView;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RelayId(pub u32);
 
-/// Where a candidate really sends from (RFC 8445 §4). Streams of RFC 6544 candidates join here.
+/// Where a candidate really sends from (RFC 8445 §4). Streams of TCP candidates (RFC 6544 §3) join here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Base {
     Socket(SocketId),

@@ -292,7 +292,7 @@ impl Headers {
     }
 }
 
-/// Compact forms: RFC 3261 §20, RFC 3515, 3841, 3892, 4028, 6665, 8224.
+/// Compact forms: RFC 3261 §20, RFC 3515 §2.1, 3841, 3892, 4028, 6665, 8224.
 const COMPACT: [(&str, &str); 19] = [
     ("a", "Accept-Contact"),
     ("b", "Referred-By"),

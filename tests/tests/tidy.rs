@@ -178,7 +178,10 @@ struct Functions<'a> {
 }
 
 impl Functions<'_> {
-    fn measure(&mut self, name: &syn::Ident, block: &syn::Block) {
+    fn measure(&mut self, name: &syn::Ident, attributes: &[syn::Attribute], block: &syn::Block) {
+        if attributes.iter().any(is_excused) {
+            return;
+        }
         let (first, last) = (block.brace_token.span.open().end().line, block.brace_token.span.close().start().line);
         let code = |line: &&&str| !line.trim().is_empty() && !line.trim().starts_with("//");
         let body = self.lines.get(first..last.saturating_sub(1)).unwrap_or_default();
@@ -190,14 +193,21 @@ impl Functions<'_> {
     }
 }
 
+/// `#[expect(clippy::too_many_lines, reason = "…")]`: clippy holds the reason and sees that it stays needed.
+fn is_excused(attribute: &syn::Attribute) -> bool {
+    let syn::Meta::List(list) = &attribute.meta else { return false };
+    let text = list.tokens.to_string();
+    attribute.path().is_ident("expect") && text.contains("too_many_lines") && text.contains("reason")
+}
+
 impl<'ast> Visit<'ast> for Functions<'_> {
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.measure(&item.sig.ident, &item.block);
+        self.measure(&item.sig.ident, &item.attrs, &item.block);
         syn::visit::visit_item_fn(self, item);
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.measure(&item.sig.ident, &item.block);
+        self.measure(&item.sig.ident, &item.attrs, &item.block);
         syn::visit::visit_impl_item_fn(self, item);
     }
 }
@@ -236,10 +246,12 @@ fn a_long_file_and_a_long_function_are_found() {
 fn is_core(path: &str) -> bool {
     let cores = ["sip/src/", "ice/src/", "media/src/", "client/src/core/", "client/src/core.rs", "client/src/lab/"];
     let devices = ["cpal", "ring", "device", "null"].map(|name| format!("media/src/audio/{name}"));
-    let outside = ["client/src/lab/driver", "client/src/lab/command"];
+    // What carries the lab on real sockets, files and signals.
+    let outside = ["driver", "command", "control", "running", "folder", "certificate"]
+        .map(|name| format!("client/src/lab/{name}"));
     cores.iter().any(|core| path.starts_with(core))
         && !devices.iter().any(|device| path.starts_with(device.as_str()))
-        && !outside.iter().any(|file| path.starts_with(file))
+        && !outside.iter().any(|file| path.starts_with(file.as_str()))
         && !is_test_file(path)
 }
 
@@ -394,6 +406,9 @@ fn rfcs(text: &str) -> Vec<(String, bool)> {
     found
 }
 
+/// RFCs whose sections have no numbers.
+const UNNUMBERED: [&str; 1] = ["2782"];
+
 /// A comment that leans on an RFC says where in it. Naming an RFC again is fine once the file has cited its section,
 /// and module documentation may name what the file is about.
 fn citations(source: &Source) -> Vec<Violation> {
@@ -429,7 +444,7 @@ fn citations(source: &Source) -> Vec<Violation> {
         .extend(bare.iter().flat_map(|(_, named)| named).filter(|(_, cited)| *cited).map(|(number, _)| number.clone()));
     let missing = bare.into_iter().flat_map(|(line, named)| named.into_iter().map(move |(number, _)| (line, number)));
     missing
-        .filter(|(_, number)| !known.contains(number))
+        .filter(|(_, number)| !known.contains(number) && !UNNUMBERED.contains(&number.as_str()))
         .map(|(line, number)| violation(&source.path, line, format!("RFC {number} is cited without its section (§)")))
         .collect()
 }

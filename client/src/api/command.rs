@@ -52,12 +52,12 @@ pub enum Command {
     Resume {
         call: CallId,
     },
-    /// Blind transfer (RFC 3515).
+    /// Blind transfer (RFC 3515 §2.4).
     Transfer {
         call: CallId,
         to: String,
     },
-    /// Digits `0-9*#A-D`, sent as RFC 4733 events one after another.
+    /// Digits `0-9*#A-D`, sent as RFC 4733 §2.5 events one after another.
     SendDtmf {
         call: CallId,
         digits: String,

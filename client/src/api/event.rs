@@ -87,7 +87,7 @@ pub enum AccountChange {
         transport: Transport,
         contact: String,
         expires_s: u64,
-        /// Our address as the server saw it (`received`/`rport`, RFC 3581).
+        /// Our address as the server saw it (`received`/`rport`, RFC 3581 §4).
         public_address: Option<SocketAddr>,
         location: Location,
         took_ms: u64,

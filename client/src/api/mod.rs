@@ -38,7 +38,7 @@ pub enum PathPolicy {
     RelayTcpOnly,
 }
 
-/// SRTP with keys from `a=crypto` (RFC 4568).
+/// SRTP with keys from `a=crypto` (RFC 4568 §9.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SrtpMode {

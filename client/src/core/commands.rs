@@ -188,7 +188,7 @@ impl Call {
         self.next_offer(cx);
     }
 
-    /// Blind transfer (RFC 3515): the peer is asked to call `target`; its NOTIFYs tell how that goes.
+    /// Blind transfer (RFC 3515 §2.4): the peer is asked to call `target`; its NOTIFYs tell how that goes.
     fn transfer(&mut self, cx: &mut super::call::Cx<'_>, target: &sip::Uri) {
         let Some(dialog) = self.dialog else { return };
         if let Err(error) = cx.account.endpoint.refer(cx.now, dialog, &target.to_string()) {

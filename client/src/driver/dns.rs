@@ -38,7 +38,7 @@ pub enum Kind {
 pub enum Record {
     /// An address of either family.
     Address(IpAddr),
-    /// RFC 2782.
+    /// A server of a service, as RFC 2782 writes it.
     Srv {
         /// Lower is tried first.
         priority: u16,

@@ -46,7 +46,7 @@ pub struct Wire {
 
 const RFC_INPUT: IntegrityInput = IntegrityInput { final_length: false, multiple_of: 1 };
 
-/// RFC 8489 with RFC 8445: the standard.
+/// The standard: RFC 8489 §14 with RFC 8445 §16.
 pub static RFC8489: Wire = Wire {
     name: "RFC 8489",
     magic_cookie: true,

@@ -221,7 +221,7 @@ impl<'a> Media<'a> {
     }
 
     /// The codecs in order of preference: each payload type of the `m=` line with its `rtpmap`, or the one that
-    /// RFC 3551 gives it; without either it is left out.
+    /// RFC 3551 §6 gives it; without either it is left out.
     pub fn codecs(&self) -> Vec<RtpMap> {
         let maps: Vec<RtpMap> = self.typed("rtpmap").collect();
         let map = |pt: u8| maps.iter().find(|map| map.payload_type == pt).cloned();
@@ -243,7 +243,7 @@ impl<'a> Media<'a> {
         self.value("maxptime")?.parse().ok()
     }
 
-    /// `a=rtcp`, RFC 3605.
+    /// `a=rtcp`, RFC 3605 §2.1.
     pub fn rtcp(&self) -> Option<RtcpAddress> {
         self.value("rtcp")?.parse().ok()
     }
@@ -253,7 +253,7 @@ impl<'a> Media<'a> {
         self.value("rtcp-mux").is_some()
     }
 
-    /// The texts behind `a=crypto:`, RFC 4568. `a=cryptoscale` is another attribute and not among them.
+    /// The texts behind `a=crypto:`, RFC 4568 §9.1. `a=cryptoscale` is another attribute and not among them.
     pub fn crypto(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.values("crypto")
     }

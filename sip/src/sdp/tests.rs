@@ -43,7 +43,7 @@ a=rtcp-mux
 a=ptime:20
 ";
 
-/// The offer of RFC 8839 shape (facts sheet §9.22), key filled in.
+/// An offer of the shape of RFC 8839 §5.1 (facts sheet §9.22), key filled in.
 const STANDARD: &str = "v=0
 o=- 7261 1 IN IP4 203.0.113.10
 s=-
