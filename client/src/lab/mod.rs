@@ -12,6 +12,7 @@
 //! [`Output`] until `Timeout`. Sockets and streams are opened and accepted by whoever runs them. Faults are injected
 //! through `faults_mut()` of each server; what they hold can be listed.
 
+pub mod adapters;
 pub mod certificate;
 pub mod command;
 pub mod control;
