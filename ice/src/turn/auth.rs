@@ -68,10 +68,12 @@ impl Session {
     }
 }
 
-/// Bit 0 of the 24 feature bits behind the nonce cookie (RFC 8489 §18.1), most significant first.
+/// Bit 0 of the 24 feature bits behind the nonce cookie (RFC 8489 §18.1): the last one says erratum 6290, the first one
+/// says the example of RFC 8656 §20. Neither place has another meaning.
 fn announces_algorithms(nonce: &[u8]) -> bool {
     let Some(features) = nonce.strip_prefix(NONCE_COOKIE).and_then(|rest| rest.get(..4)) else { return false };
-    BASE64_STANDARD.decode(features).is_ok_and(|bits| bits.first().is_some_and(|first| first & 0x80 != 0))
+    let bits = BASE64_STANDARD.decode(features).unwrap_or_default();
+    matches!(bits.as_slice(), [first, _, last] if first & 0x80 != 0 || last & 0x01 != 0)
 }
 
 /// `<unix expiry>:<user>`: the user name of time-limited credentials.
@@ -121,7 +123,14 @@ mod tests {
 
     #[test]
     fn only_the_nonce_cookie_announces_password_algorithms() {
-        let cases = [("obMatJos2gAAAxyz", true), ("obMatJos2AAAAxyz", false), ("gAAAxyz", false), ("obMatJos2", false)];
+        let cases = [
+            ("obMatJos2gAAAxyz", true),
+            ("obMatJos2AAABxyz", true),
+            ("obMatJos2AAACxyz", false),
+            ("obMatJos2AAAAxyz", false),
+            ("gAAAxyz", false),
+            ("obMatJos2", false),
+        ];
         for (nonce, want) in cases {
             assert_eq!(announces_algorithms(nonce.as_bytes()), want, "case: {nonce}");
         }

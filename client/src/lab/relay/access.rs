@@ -13,8 +13,8 @@ use subtle::ConstantTimeEq;
 use super::Config;
 use super::lease::Lease;
 
-/// Nonce cookie with the bit for PASSWORD-ALGORITHMS set (RFC 8489 §9.2, §18.1).
-const SHA256_NONCE_PREFIX: &str = "obMatJos2gAAA";
+/// Nonce cookie with the bit for PASSWORD-ALGORITHMS set (RFC 8489 §9.2, §18.1, erratum 6290).
+const SHA256_NONCE_PREFIX: &str = "obMatJos2AAAB";
 
 /// A request whose credentials are good.
 #[derive(Debug, Clone)]

@@ -98,6 +98,30 @@ fn the_long_term_request_of_rfc_5769_2_4_is_rebuilt_byte_for_byte() {
     assert_eq!(built.build(), vector);
 }
 
+/// RFC 8489 Appendix B.1 as corrected by erratum 6268: §14.4 USERHASH and §14.6 MESSAGE-INTEGRITY-SHA256.
+#[test]
+fn the_sha256_request_of_rfc_8489_is_rebuilt_byte_for_byte() {
+    let vector = bytes(
+        "00010090 2112a442 78ad3433 c6ad72c0 29da412e 001e0020 4a3cf38f ef6992bd a952c678 0417da0f 24819415 569e60b2
+         05c46e41 407f1704 00150029 6f624d61 744a6f73 32414141 43662f2f 3439396b 39353464 364f4c33 346f4c39 46535476
+         79363473 41000000 0014000b 6578616d 706c652e 6f726700 001d0004 00020000 001c0020 b5c7bf00 5b6c52a2 1c51c5e8
+         92f81924 136296cb 927c4314 9309278c c6518e65",
+    );
+    let message = Message::parse(&vector).unwrap();
+    let user = "\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}".as_bytes();
+    let key = Key::long_term(user, b"example.org", b"TheMatrIX", PasswordAlgorithm::Sha256);
+    assert_eq!(message.verify(&key), Ok(()));
+    let mut hash = [0; 32];
+    hash.copy_from_slice(&vector[24..56]);
+    let built = Builder::new(Class::Request, Method::BINDING, message.transaction_id())
+        .with(&Attribute::UserHash(hash))
+        .with(&Attribute::Nonce(b"obMatJos2AAACf//499k954d6OL34oL9FSTvy64sA"))
+        .with(&Attribute::Realm(b"example.org"))
+        .with(&Attribute::PasswordAlgorithm(PasswordAlgorithm::Sha256))
+        .integrity(Integrity::Sha256, &key);
+    assert_eq!(built.build(), vector);
+}
+
 /// Facts sheet A.1: a check of libnice in its OC2007R2 mode.
 #[test]
 fn the_ms_ice2_check_is_rebuilt_byte_for_byte_and_so_is_its_twin() {
