@@ -104,9 +104,6 @@ impl Session {
     pub(crate) fn start_check(&mut self, cx: &mut Context<'_>, id: PairId, purpose: Purpose) -> bool {
         let active = self.checklist.active();
         let Some(pair) = self.checklist.get_mut(id) else { return false };
-        if self.checks.len() >= CHECKS_MAX {
-            return false;
-        }
         let rto = policy::check_rto(self.pacing, active);
         let timing = match purpose {
             Purpose::Connectivity => {
@@ -124,6 +121,14 @@ impl Session {
         let transaction_id = TransactionId::random_for(cx.dialect.wire, &mut cx.half.rng);
         let request = self.make_request(cx, transaction_id, purpose, priority, &foundation);
         let transaction = Transaction::new(cx.now, transaction_id, request, timing);
+        if self.checks.len() >= CHECKS_MAX {
+            let oldest = self
+                .checks
+                .iter()
+                .min_by_key(|(_, check)| (!check.is_cancelled, check.transaction.started()))
+                .map(|(id, _)| *id);
+            oldest.and_then(|id| self.checks.remove(&id));
+        }
         let check = Check { pair: id, base, to, purpose, role: self.role, is_cancelled: false, transaction };
         self.checks.insert(transaction_id, check);
         self.poll_checks(cx);

@@ -74,6 +74,8 @@ pub(crate) struct Pair {
     pub nominate_when_valid: bool,
     /// NOMINATION value of the last check that named it; larger wins.
     pub nomination: u32,
+    /// How often a check of the other side asked for one of ours.
+    pub triggered: u8,
 }
 
 impl Pair {
@@ -88,6 +90,7 @@ impl Pair {
             nominated: false,
             nominate_when_valid: false,
             nomination: 0,
+            triggered: 0,
         }
     }
 

@@ -108,6 +108,14 @@ pub enum Settle {
 }
 
 impl Settle {
+    /// The waiting time if one component has already shown that a better path exists.
+    pub fn longest(self) -> Duration {
+        match self {
+            Self::RoundTrips { most, .. } => most,
+            Self::Fixed(time) => time,
+        }
+    }
+
     /// The waiting time after a first valid pair with this round trip.
     pub fn after(self, rtt: Duration) -> Duration {
         match self {

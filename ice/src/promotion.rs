@@ -3,7 +3,8 @@
 //! The controlling side nominates once per session, as soon as
 //!
 //! * the best pair left of every component is valid, or
-//! * the settle time since the first valid pair is over (a field of the dialect), or
+//! * the settle time since the first valid pair is over (a field of the dialect; its longest value if a better class is
+//!   valid on one component already), or
 //! * 8 s have passed since the checks began,
 //!
 //! and every component has a valid pair. Best means: all components on paths of one class if that is possible, then
@@ -64,7 +65,8 @@ pub(crate) fn decide(
     let (Some(chosen), Some((first_valid, rtt))) = (best_valid(entries, components), times.first_valid) else {
         return Decision::Wait(None);
     };
-    let settled_at = (first_valid + dialect.settle.after(rtt)).min(times.started + dialect.nominate_latest);
+    let settle = if is_half_proven(entries, components) { dialect.settle.longest() } else { dialect.settle.after(rtt) };
+    let settled_at = (first_valid + settle).min(times.started + dialect.nominate_latest);
     if now >= settled_at || is_best_left(entries, components) {
         return Decision::Nominate(chosen);
     }
@@ -82,6 +84,20 @@ pub(crate) fn best_valid(entries: &[Entry], components: &[Component]) -> Option<
     };
     let classes = [PathClass::Direct, PathClass::Reflexive, PathClass::RelayUdp, PathClass::RelayTcp];
     classes.into_iter().find_map(|class| all(Some(class))).or_else(|| all(None))
+}
+
+/// A better class is valid on one component and still open on the others. A check that the other side's filter dropped
+/// is sent again after 500 ms only (RFC 8445 §14.3): without this the second component would push both onto a relay.
+fn is_half_proven(entries: &[Entry], components: &[Component]) -> bool {
+    let has = |component: Component, class: PathClass, valid: bool| {
+        entries.iter().any(|e| e.component == component && e.rank.class == class && (e.is_valid || !valid))
+    };
+    let classes = [PathClass::Direct, PathClass::Reflexive, PathClass::RelayUdp, PathClass::RelayTcp];
+    let best_shared = |valid| classes.into_iter().position(|class| components.iter().all(|c| has(*c, class, valid)));
+    let Some(possible) = best_shared(false) else { return false };
+    let is_better = best_shared(true).is_none_or(|now| possible < now);
+    let is_proven = classes.get(possible).is_some_and(|class| components.iter().any(|c| has(*c, *class, true)));
+    is_better && is_proven
 }
 
 fn is_best_left(entries: &[Entry], components: &[Component]) -> bool {
@@ -310,6 +326,28 @@ mod tests {
         let unlike = [entry(1, Rtp, Direct, true), entry(2, Rtcp, RelayUdp, true)];
         let want = BTreeMap::from([(Rtp, PairId(1)), (Rtcp, PairId(2))]);
         assert_eq!(decide(&unlike, &[Rtp, Rtcp], times, &Dialect::RFC8445, late), Decision::Nominate(want));
+    }
+
+    #[test]
+    fn a_component_that_lags_behind_gets_the_longest_settle_time() {
+        use Component::{Rtcp, Rtp};
+        use PathClass::{Direct, Reflexive, RelayUdp};
+        let start = crate::epoch();
+        let times = Times { started: start, first_valid: Some((start, ms(10))) };
+        let relays = [entry(8, Rtp, RelayUdp, true), entry(9, Rtcp, RelayUdp, true)];
+        let wait = |more: [Entry; 2]| match decide(
+            &[relays.as_slice(), &more].concat(),
+            &[Rtp, Rtcp],
+            times,
+            &Dialect::RFC8445,
+            start + ms(100),
+        ) {
+            Decision::Wait(Some(at)) => (at - start).as_millis(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(wait([entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Reflexive, false)]), 1000);
+        assert_eq!(wait([entry(1, Rtp, Direct, false), entry(2, Rtcp, Direct, false)]), 300, "nothing is proven");
+        assert_eq!(wait([entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Direct, false)]), 300, "no class is shared");
     }
 
     #[test]

@@ -25,6 +25,10 @@ use crate::stun::{
 /// Checks remembered before their answer: several forks times pairs, the oldest goes first.
 pub(crate) const EARLY_MAX: usize = 100;
 
+/// Triggered checks of one pair that cut short a check in flight. Two or three open the NATs; without a limit two sides
+/// whose answers get lost would trigger each other for ever.
+const TRIGGERED_MAX: u8 = 8;
+
 /// What a valid check says.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
@@ -280,6 +284,10 @@ impl Session {
             PairState::Succeeded { .. } | PairState::Failed(CheckFailure::Policy) => {}
             PairState::InProgress | PairState::Frozen | PairState::Waiting | PairState::Failed(_) => {
                 pair.nominate_when_valid |= is_naming;
+                pair.triggered = pair.triggered.saturating_add(1);
+                if pair.state == PairState::InProgress && pair.triggered > TRIGGERED_MAX {
+                    return;
+                }
                 self.cancel_checks(cx.now, id);
                 self.checklist.trigger(id, false);
             }

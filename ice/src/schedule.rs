@@ -11,6 +11,9 @@ use crate::local::News;
 use crate::peer::Peer;
 use crate::promotion::RELEASE_AFTER;
 
+/// Queued pairs that turn out to need no check any more are skipped; more than all pairs there cannot be.
+const STARTS_MAX: usize = 1000;
+
 /// One input leads to few rounds of news; this many mean a loop, which then goes on at the next deadline.
 const ROUNDS_MAX: usize = 64;
 
@@ -75,7 +78,10 @@ impl Agent {
 
     /// Starts transactions, Ta apart.
     fn pace(&mut self) {
-        while self.now >= self.pace_at {
+        for _ in 0..STARTS_MAX {
+            if self.now < self.pace_at {
+                return;
+            }
             if self.half.start_attempt(self.now) {
                 self.pace_at = self.now + gather::PACING;
             } else if let Some(id) = self.next_to_check() {

@@ -725,3 +725,54 @@ fn random_bytes_never_panic_and_change_nothing() {
     assert_eq!(exchange(&mut net, a, b).len(), 2);
     assert_eq!(net.hosts[a].agent.report().peers[0].pairs[0].class, PathClass::Direct);
 }
+
+#[test]
+fn a_microsoft_peer_moves_its_media_when_the_re_invite_is_answered() {
+    let ms_ice2 = || Config { dialect: ice::Dialect::MS_ICE2, ..config(vec![turn(ServerTransport::Udp)]) };
+    let mut net = Net::new();
+    let a = net.host("192.0.2.1", ms_ice2(), 1);
+    let b = net.host("192.0.2.2", ms_ice2(), 2);
+    net.latency = ms(60);
+    net.gather(a);
+    net.gather(b);
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    net.blocked.push((ip("192.0.2.1"), ip("192.0.2.2")));
+    let (at_a, _) = net.connect(a, b, true);
+    net.run(ms(500));
+    net.blocked.clear();
+    net.run(ms(4000));
+    let log = net.log(a);
+    assert!(log.contains(&"concluded, announce true".to_owned()), "{log:?}");
+    assert!(final_path(&net, a).contains("relay"), "nothing moves before the answer: {log:?}");
+    net.with(a, |agent, now| agent.announced(now, at_a));
+    assert_eq!(final_path(&net, a), "host-host");
+    assert_eq!(exchange(&mut net, a, b), both());
+}
+
+#[test]
+fn a_network_change_restarts_on_the_new_interface() {
+    let mut net = Net::new();
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let a = net.host("192.0.2.1", config(vec![turn(ServerTransport::Udp)]), 1);
+    let b = net.host("192.0.2.2", config(vec![turn(ServerTransport::Udp)]), 2);
+    net.gather(a);
+    net.gather(b);
+    let (at_a, at_b) = net.connect(a, b, true);
+    net.run(ms(5000));
+    for gone in ["192.0.2.2", "203.0.113.10"] {
+        net.blocked.push((ip("192.0.2.1"), ip(gone)));
+    }
+    net.with(a, |agent, now| agent.restart(now, Some(vec!["192.0.2.77".parse().unwrap()])));
+    net.with(b, |agent, now| agent.restart(now, None));
+    net.run(ms(600));
+    let (offer, answer) = (net.gathered(a), net.gathered(b));
+    assert!(offer.candidates.iter().all(|c| c.addr.ip() != ip("192.0.2.1")), "{:?}", offer.candidates);
+    net.with(b, |agent, now| agent.update_remote(now, at_b, remote(&offer, true))).unwrap();
+    net.with(a, |agent, now| agent.update_remote(now, at_a, remote(&answer, true))).unwrap();
+    net.run(ms(10_000));
+    assert_eq!(exchange(&mut net, a, b), both());
+    assert_eq!(exchange(&mut net, b, a), both());
+    let path = net.hosts[a].agent.path(at_a, Component::Rtp).unwrap();
+    assert_eq!((path.local.addr.ip(), path.class), (ip("192.0.2.77"), PathClass::Direct));
+    assert_eq!(net.open_sockets(a), 1, "the old socket is closed");
+}
