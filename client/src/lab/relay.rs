@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use ice::stun::{Class, Message, Method, TransactionId};
 use ice::turn::channel;
-use ice::turn::framing::Deframer;
+use ice::turn::framing::{self, Deframer, NotTurn};
 use ice::{Secret, ServerTransport};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -266,19 +266,24 @@ impl Relay {
     }
 
     fn handle_stream(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) {
-        let Some(known) = self.streams.get_mut(&stream) else { return };
-        let mut next = known.deframer.push(bytes).and_then(|()| known.deframer.next_message());
-        while let Ok(Some(message)) = next {
+        for piece in bytes.chunks(framing::PUSH_MAX) {
+            if self.handle_piece(now, stream, piece).is_err() {
+                debug!(?stream, "neither STUN nor ChannelData: connection closed");
+                self.streams.remove(&stream);
+                self.remove(Client::Stream(stream), "not TURN");
+                return self.outputs.push_back(Output::CloseStream(stream));
+            }
+        }
+    }
+
+    fn handle_piece(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) -> Result<(), NotTurn> {
+        let Some(known) = self.streams.get_mut(&stream) else { return Ok(()) };
+        known.deframer.push(bytes)?;
+        while let Some(known) = self.streams.get_mut(&stream) {
+            let Some(message) = known.deframer.next_message()? else { return Ok(()) };
             self.handle_message(now, Client::Stream(stream), &message);
-            let Some(known) = self.streams.get_mut(&stream) else { return };
-            next = known.deframer.next_message();
         }
-        if next.is_err() {
-            debug!(?stream, "neither STUN nor ChannelData: connection closed");
-            self.streams.remove(&stream);
-            self.remove(Client::Stream(stream), "not TURN");
-            self.outputs.push_back(Output::CloseStream(stream));
-        }
+        Ok(())
     }
 
     fn handle_message(&mut self, now: Instant, client: Client, bytes: &[u8]) {

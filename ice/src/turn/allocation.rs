@@ -24,7 +24,7 @@ use super::channel::{self, Channels};
 use super::error::{RelayCause, RelayError, ServerName};
 use super::event::{Config, Event, Input, Output, SendError};
 use super::exchange::{Exchange, Exchanges, Purpose, Reason, Step};
-use super::framing::Deframer;
+use super::framing::{self, Deframer, NotTurn};
 use super::permission::Permissions;
 use crate::config::ServerTransport;
 use crate::stun::attribute::TRANSPORT_UDP;
@@ -312,19 +312,24 @@ impl Allocation {
     // ---- input ----
 
     fn handle_stream(&mut self, now: Instant, bytes: &[u8]) {
+        for piece in bytes.chunks(framing::PUSH_MAX) {
+            if self.handle_piece(now, piece).is_err() {
+                return self.give_up(RelayCause::NotTurn);
+            }
+        }
+    }
+
+    fn handle_piece(&mut self, now: Instant, bytes: &[u8]) -> Result<(), NotTurn> {
+        self.deframer.push(bytes)?;
         // Nobody sends ChannelData before there is an allocation; "HTTP/1.1 400" however looks like it.
         let is_early = matches!(self.state, State::Allocating | State::AwaitingStream | State::Silent(_));
-        let mut next = self.deframer.push(bytes).and_then(|()| self.deframer.next_message());
         if is_early && self.deframer.awaits_channel_data() {
-            return self.give_up(RelayCause::NotTurn);
+            return Err(NotTurn);
         }
-        while let Ok(Some(message)) = next {
+        while let Some(message) = self.deframer.next_message()? {
             self.handle_message(now, &message);
-            next = self.deframer.next_message();
         }
-        if next.is_err() {
-            self.give_up(RelayCause::NotTurn);
-        }
+        Ok(())
     }
 
     fn handle_stream_opened(&mut self, now: Instant) {

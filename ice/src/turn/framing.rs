@@ -1,7 +1,9 @@
 //! TURN on a stream: STUN messages by their length, ChannelData padded to 4 bytes. RFC 8656 §3.1, §12.5.
 
-/// One message is at most 64 KiB; the driver reads at most as much at once.
+/// One message is at most 64 KiB long, and as much is pushed at once.
 const BUFFER_MAX: usize = 2 * 65_560;
+/// What may be pushed at once if all messages were taken before.
+pub const PUSH_MAX: usize = 65_536;
 
 /// The stream does not speak TURN, or its owner does not read: close it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -393,6 +393,20 @@ fn a_stream_that_ends_or_does_not_speak_turn_loses_the_allocation() {
 }
 
 #[test]
+fn a_great_deal_of_data_may_arrive_at_once_on_a_stream() {
+    let peer: SocketAddr = "198.51.100.2:9000".parse().unwrap();
+    let mut rig = Rig::allocated(ServerTransport::Tcp, 600);
+    rig.allocation.bind(rig.now, peer);
+    rig.drain();
+    let bind = rig.request(Method::CHANNEL_BIND);
+    rig.answer(&bind, Class::Success, &[], true);
+    rig.events.clear();
+    let one = channel::encode(0x4000, &[7; 1001], true).unwrap();
+    rig.input(&one.repeat(500));
+    assert_eq!(rig.events.len(), 500);
+}
+
+#[test]
 fn password_algorithms_are_echoed_and_lead_to_sha256() {
     let mut rig = Rig::new(ServerTransport::Udp);
     let first = rig.request(Method::ALLOCATE);
