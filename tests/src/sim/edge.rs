@@ -1,9 +1,12 @@
 //! The servers of `client::lab` on simulated hosts. Each adapter only renames: inputs, outputs, ids.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use client::lab;
+use client::lab::dns::{Dns, Zone};
+use client::lab::proxy::{self, Proxy};
 use client::lab::relay::{self, Relay, RelayId};
 use ice::{RelayCredentials, Secret, Server, ServerTransport};
 
@@ -131,5 +134,117 @@ impl Program for RelayHost {
 
     fn poll(&mut self) -> Output {
         self.outputs.pop_front().unwrap_or(Output::Timeout(self.deadline))
+    }
+}
+
+// ---- DNS and SIP -------------------------------------------------------------------------------------------------
+
+/// The SIP domain of a simulated town.
+pub const DOMAIN: &str = "example.com";
+/// The host that `_sip._tls` and the others lead to; its certificate carries this name.
+pub const SIP_HOST: &str = "sip.example.com";
+
+const DNS_UDP: u64 = 1;
+const SIP_UDP: u64 = 2;
+const DNS_TCP: u64 = 3;
+const SIP_TCP: u64 = 4;
+const SIP_TLS: u64 = 5;
+const SIP_TLS_443: u64 = 6;
+
+/// Name server and SIP server on one host: DNS 53, SIP 5060 (UDP, TCP), 5061 and 443 (TLS).
+pub struct EdgeHost {
+    pub dns: Dns,
+    pub proxy: Proxy,
+    dns_streams: BTreeSet<u64>,
+    outputs: VecDeque<Output>,
+    deadlines: [Option<Instant>; 2],
+}
+
+impl EdgeHost {
+    pub fn new(address: IpAddr, relay: IpAddr, config: proxy::Config, seed: [u8; 32]) -> Self {
+        let at = |port| SocketAddr::new(address, port);
+        let names = || Tls::Only(vec![SIP_HOST.to_owned(), DOMAIN.to_owned()]);
+        let outputs = VecDeque::from([
+            Output::OpenSocket { id: DNS_UDP, bind: at(53) },
+            Output::OpenSocket { id: SIP_UDP, bind: at(5060) },
+            Output::Listen { id: DNS_TCP, bind: at(53), tls: Tls::Plain },
+            Output::Listen { id: SIP_TCP, bind: at(5060), tls: Tls::Plain },
+            Output::Listen { id: SIP_TLS, bind: at(5061), tls: names() },
+            Output::Listen { id: SIP_TLS_443, bind: at(443), tls: names() },
+        ]);
+        let (dns, proxy) = (Dns::new(zone(address, relay)), Proxy::new(config, seed));
+        Self { dns, proxy, dns_streams: BTreeSet::new(), outputs, deadlines: [None; 2] }
+    }
+
+    fn pump(&mut self) {
+        for server in 0..2 {
+            loop {
+                let output = if server == 0 { self.dns.poll_output() } else { self.proxy.poll_output() };
+                self.outputs.push_back(match output {
+                    lab::Output::Transmit { socket, to, bytes } => {
+                        Output::Transmit { socket: socket.0, to, payload: bytes }
+                    }
+                    lab::Output::StreamSend { stream, bytes } => Output::StreamSend { id: stream.0, bytes },
+                    lab::Output::CloseStream { stream } => Output::CloseStream { id: stream.0 },
+                    lab::Output::Timeout(at) => {
+                        self.deadlines[server] = at;
+                        break;
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The names of the town, as an administrator would write them.
+fn zone(edge: IpAddr, relay: IpAddr) -> Zone {
+    let mut zone = Zone::new();
+    zone.address(SIP_HOST, edge).address(RELAY_NAME, relay);
+    for (service, port) in [("_sip._tls", 443), ("_sips._tcp", 5061), ("_sip._tcp", 5060), ("_sip._udp", 5060)] {
+        zone.srv(&format!("{service}.{DOMAIN}"), 1, 1, port, SIP_HOST).expect("a domain name");
+    }
+    zone
+}
+
+impl Program for EdgeHost {
+    fn handle(&mut self, now: Instant, input: Input<'_>) {
+        let stream = lab::StreamId;
+        let socket_of = lab::SocketId;
+        let (is_dns, input) = match input {
+            Input::Datagram { socket, from, payload } => {
+                (socket == DNS_UDP, lab::Input::Datagram { socket: socket_of(socket), from, bytes: payload })
+            }
+            Input::SocketOpened { id, local } => {
+                (id == DNS_UDP, lab::Input::SocketOpened { socket: socket_of(id), local })
+            }
+            Input::SocketFailed { cause, .. } => panic!("the edge has no socket: {cause}"),
+            Input::StreamAccepted { listener, id, local, remote, tls } => {
+                if listener == DNS_TCP {
+                    self.dns_streams.insert(id);
+                }
+                (listener == DNS_TCP, lab::Input::StreamOpened { stream: stream(id), local, remote, tls })
+            }
+            Input::StreamData { id, bytes } => {
+                (self.dns_streams.contains(&id), lab::Input::Stream { stream: stream(id), bytes })
+            }
+            Input::StreamClosed { id, .. } => {
+                (self.dns_streams.remove(&id), lab::Input::StreamClosed { stream: stream(id) })
+            }
+            Input::StreamOpened { .. } => return,
+            Input::Timeout => {
+                self.dns.handle_input(now, lab::Input::Timeout);
+                (false, lab::Input::Timeout)
+            }
+        };
+        if is_dns {
+            self.dns.handle_input(now, input);
+        } else {
+            self.proxy.handle_input(now, input);
+        }
+        self.pump();
+    }
+
+    fn poll(&mut self) -> Output {
+        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(self.deadlines.into_iter().flatten().min()))
     }
 }

@@ -20,10 +20,12 @@ pub mod link;
 pub mod nat;
 pub mod oracle;
 pub mod packet;
+pub mod pair;
 pub mod phone;
 pub mod queue;
 pub mod tcp;
 pub mod tone;
+pub mod town;
 pub mod trace;
 pub mod world;
 
