@@ -32,3 +32,29 @@ pub enum MediaError {
     #[error("the media session has been stopped")]
     Stopped,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_what_failed_and_what_to_do() {
+        let errors = [
+            MediaError::Opus { what: "complexity 11".to_owned(), cause: "invalid argument".to_owned() },
+            MediaError::NoTelephoneEvent,
+            MediaError::NotADigit('x'),
+            MediaError::TooManyDigits(64),
+            MediaError::Key { direction: "remote", cause: "salt length".to_owned() },
+            MediaError::Stopped,
+        ];
+        let text = errors.map(|error| error.to_string()).join("\n");
+        insta::assert_snapshot!(text, @r"
+        Opus refused complexity 11: invalid argument; check the audio.opus settings
+        the peer takes no telephone-event; digits cannot be sent in this call
+        'x' is no DTMF digit; use 0-9, *, # and A-D
+        more than 64 digits wait to be sent; send fewer at a time
+        SRTP refused the remote key: salt length
+        the media session has been stopped
+        ");
+    }
+}

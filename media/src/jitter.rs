@@ -248,6 +248,23 @@ mod tests {
         assert_eq!(buffer.target(), 20 * MS);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_leaves_in_order_and_once(arrivals in proptest::collection::vec((0_i64..400, 0_i64..500), 1..300)) {
+            let mut buffer = Buffer::default();
+            let mut expected = None;
+            let mut last = -1;
+            for (sequence, delayed_ms) in arrivals {
+                buffer.insert(packet(sequence, delayed_ms), expected);
+                if delayed_ms % 3 == 0 && let Some(taken) = buffer.take_first() {
+                    proptest::prop_assert!(taken.sequence > last, "{} after {last}", taken.sequence);
+                    last = taken.sequence;
+                    expected = Some(last + 1);
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_flood_is_bounded() {
         let mut buffer = Buffer::default();
