@@ -98,6 +98,7 @@ impl Agent {
         self.now = now;
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
+        self.end_plain();
         if remote.rtcp_mux {
             self.drop_rtcp();
         }
@@ -126,6 +127,7 @@ impl Agent {
         let known = &peer.session.remote;
         let is_restart = known.ufrag != remote.ufrag || known.pwd != remote.pwd;
         let role = peer.session.role;
+        self.end_plain();
         if remote.rtcp_mux {
             self.drop_rtcp();
         }
@@ -141,6 +143,11 @@ impl Agent {
         }
         self.settle(now);
         Ok(())
+    }
+
+    fn end_plain(&mut self) {
+        self.plain.clear();
+        self.half.is_plain = false;
     }
 
     /// The dialog of `peer` was confirmed: others are dropped. Until then nothing of our half is released.
@@ -371,7 +378,7 @@ impl Agent {
 }
 
 /// Where a peer gets media now.
-fn destination(peer: &Peer, component: Component) -> Option<(Base, SocketAddr)> {
+pub(crate) fn destination(peer: &Peer, component: Component) -> Option<(Base, SocketAddr)> {
     peer.sessions().find_map(|session| {
         let pair = session.checklist.get(*session.paths.get(&component)?)?;
         Some((pair.base(), pair.remote.addr))

@@ -122,6 +122,8 @@ pub(crate) struct Half {
     pub(crate) keepalive_at: Option<Instant>,
     pub(crate) closing: Option<Instant>,
     pub(crate) is_closed: bool,
+    /// Media goes to a peer without ICE.
+    pub(crate) is_plain: bool,
     /// Bases of the default destinations in the description that was given out.
     pub(crate) told_defaults: BTreeMap<Component, Base>,
     pacing: Duration,
@@ -156,6 +158,7 @@ impl Half {
             keepalive_at: None,
             closing: None,
             is_closed: false,
+            is_plain: false,
             told_defaults: BTreeMap::new(),
             pacing: config.pacing,
             port_range: config.port_range.clone(),

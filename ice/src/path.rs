@@ -90,7 +90,9 @@ impl Session {
             (Some(next), _) => self.set_path(cx, component, next, PathCause::Replaced),
             (None, Some(path)) if is_concluded => {
                 self.lost.insert(component);
-                cx.half.event(Event::ConsentLost { peer: cx.peer, component, path });
+                if !cx.half.is_plain {
+                    cx.half.event(Event::ConsentLost { peer: cx.peer, component, path });
+                }
             }
             (None, _) => {
                 self.lost.insert(component);

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, destination};
 use crate::candidate::Component;
 use crate::event::Output;
 use crate::pair::Base;
@@ -28,18 +28,22 @@ pub(crate) struct Plain {
 
 impl Agent {
     /// The other side does not do ICE: sends to `remote` from our default candidate and takes what comes, following
-    /// the source of its first packet. Again with another address after a re-INVITE that names one.
+    /// the source of its first packet. Again with another address after a re-INVITE that names one. A later description
+    /// with ICE ends it; until then the paths of an earlier one are neither used nor missed.
     pub fn use_plain(&mut self, now: Instant, component: Component, remote: SocketAddr) {
         self.now = now;
         let base = self.plain_base(component, remote);
         self.plain.insert(component, Plain { base, remote, latched_at: None });
+        self.half.is_plain = true;
         self.open_for(base, remote);
         self.settle(now);
     }
 
     /// The base of the default destination that our SDP names; of the peer's address family.
     fn plain_base(&self, component: Component, remote: SocketAddr) -> Option<Base> {
-        let told = self.half.told_defaults.get(&component).copied();
+        // After the conclusion our SDP names the selected pair.
+        let selected = self.peers.values().find_map(|peer| destination(peer, component)).map(|(base, _)| base);
+        let told = selected.or_else(|| self.half.told_defaults.get(&component).copied());
         let same_family =
             |base: &Base| self.half.candidate_of(*base).is_some_and(|c| c.base_addr.is_ipv4() == remote.is_ipv4());
         told.filter(same_family).or_else(|| {

@@ -776,3 +776,25 @@ fn a_network_change_restarts_on_the_new_interface() {
     assert_eq!((path.local.addr.ip(), path.class), (ip("192.0.2.77"), PathClass::Direct));
     assert_eq!(net.open_sockets(a), 1, "the old socket is closed");
 }
+
+#[test]
+fn a_hold_without_ice_goes_on_plain_and_the_next_description_with_ice_ends_it() {
+    let mut net = Net::new();
+    let a = net.host("192.0.2.1", config(vec![turn(ServerTransport::Udp)]), 1);
+    let b = net.host("192.0.2.2", config(vec![]), 2);
+    net.gather(a);
+    let answer = net.gather(b);
+    let (at_a, _) = net.connect(a, b, true);
+    net.run(ms(6000));
+    let music = addr("192.0.2.99:7000");
+    net.with(a, |agent, now| agent.use_plain(now, Component::Rtp, music));
+    net.hosts[b].data.clear();
+    net.with(a, |agent, now| agent.send(now, Component::Rtp, RTP)).unwrap();
+    net.run(ms(100));
+    assert_eq!(net.hosts[b].data, []);
+    let socket = net.only_socket(a);
+    net.input(a, Input::Datagram { socket, from: music, payload: RTP });
+    assert_eq!(net.hosts[a].data.last().unwrap().1, None, "music comes in on the socket of the selected pair");
+    net.with(a, |agent, now| agent.update_remote(now, at_a, remote(&answer, true))).unwrap();
+    assert_eq!(exchange(&mut net, a, b), both());
+}

@@ -132,6 +132,10 @@ impl Net {
         self.hosts[host].sockets.len()
     }
 
+    pub fn only_socket(&self, host: usize) -> SocketId {
+        *self.hosts[host].sockets.keys().next().unwrap()
+    }
+
     /// Calls the agent and carries out what it wants.
     pub fn with<T>(&mut self, host: usize, act: impl FnOnce(&mut Agent, Instant) -> T) -> T {
         let result = act(&mut self.hosts[host].agent, self.now);
