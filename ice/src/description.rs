@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::candidate::{Candidate, Component};
-use crate::config::Secret;
+use crate::config::{Secret, ServerTransport};
 
 /// Our half, for `a=ice-ufrag`, `a=ice-pwd`, `a=candidate`, `m=`, `c=` and `a=rtcp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct LocalDescription {
     pub pwd: Secret,
     /// Best first; every one is a line.
     pub candidates: Vec<Candidate>,
+    /// How we reach the relay of each relayed candidate, by its address. For people; the peer is not told.
+    pub relays: BTreeMap<SocketAddr, ServerTransport>,
     /// Default destination per component (RFC 8445 §5.1.4): relayed before reflexive before host. Always one of the
     /// candidates. Empty if there is no candidate at all.
     pub defaults: BTreeMap<Component, SocketAddr>,

@@ -362,6 +362,7 @@ impl Half {
             ufrag: self.credentials.ufrag.clone(),
             pwd: self.credentials.pwd.clone(),
             candidates,
+            relays: self.candidates.iter().filter_map(|c| Some((c.candidate.addr, c.relay?))).collect(),
             defaults: defaults.collect(),
             pacing: self.pacing,
             options: OPTIONS,

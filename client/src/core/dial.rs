@@ -35,7 +35,6 @@ impl Call {
             call.ring_patience = Duration::from_millis(patience);
         }
         call.from_address = options.from_address;
-        call.timers.relays = Some(cx.now + RELAYS_PATIENCE);
         call.tell(cx, CallChange::Created { account: call.account, direction: Direction::Outgoing, peer });
         call.tell(cx, CallChange::State { state: CallState::Gathering });
         call.route(cx, options.transport.map(super::account::wire_transport));
@@ -60,6 +59,8 @@ impl Call {
         match hop {
             Ok(hop) => {
                 self.hop = Some(hop);
+                // Counted from here, because the account may only just have been registered.
+                self.timers.relays.get_or_insert(cx.now + RELAYS_PATIENCE);
                 self.gather_if_ready(cx, false);
             }
             Err(cause) => self.end(cx, EndReason::Unreachable { target: self.peer.clone(), cause }),
@@ -72,8 +73,7 @@ impl Call {
         if self.local.is_some() {
             return self.send_invite(cx); // the hop changed after gathering
         }
-        let waits = !cx.account.relays.is_settled() && !force && cx.now < self.created + RELAYS_PATIENCE;
-        if waits {
+        if !cx.account.relays.is_settled() && !force {
             return;
         }
         self.timers.relays = None;
@@ -116,7 +116,7 @@ impl Call {
         } else {
             report.servers.clone()
         };
-        let candidates = views::candidates(&local.candidates);
+        let candidates = views::own_candidates(&local);
         self.tell(cx, CallChange::Gathered { candidates, servers, took_ms: views::millis(took) });
         if local.candidates.is_empty() {
             let cause = failures.first().map_or_else(|| cx.account.relays.why_none(), ToString::to_string);

@@ -75,6 +75,11 @@ pub(crate) fn candidates(list: &[ice::Candidate]) -> Vec<api::CandidateView> {
     list.iter().map(|entry| candidate(entry, None)).collect()
 }
 
+/// Ours, with the way to the relay of those that have one.
+pub(crate) fn own_candidates(local: &ice::LocalDescription) -> Vec<api::CandidateView> {
+    local.candidates.iter().map(|entry| candidate(entry, local.relays.get(&entry.addr).copied())).collect()
+}
+
 pub(crate) fn path(path: &ice::Path) -> api::PathView {
     api::PathView {
         name: path.to_string(),

@@ -2,6 +2,8 @@
 
 mod calls;
 mod changes;
+mod edge;
 mod offers;
 mod plain;
+mod registered;
 mod wire;

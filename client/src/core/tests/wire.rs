@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::edge::{Edge, Leaves};
 use crate::api::{
     AccountConfig, AccountId, AutoAnswer, CallChange, CallId, CallState, Command, DialOptions, EndReason, EngineChange,
     EventBody, MediaSource, TransportChoice,
@@ -14,6 +15,8 @@ pub(super) const LATENCY: Duration = Duration::from_millis(10);
 /// The account every phone of the tests has.
 pub(super) const ACCOUNT: AccountId = AccountId(1);
 const ACCEPTED: u64 = 1 << 63;
+/// Where deliveries to the servers go.
+const EDGE: usize = usize::MAX;
 
 /// What is on its way to a phone.
 enum Delivery {
@@ -44,6 +47,28 @@ enum Delivery {
         id: StreamId,
         cause: StreamError,
     },
+    Resolved {
+        id: crate::core::ResolveId,
+        answer: crate::core::Answer,
+    },
+    EdgeDatagram {
+        to: SocketAddr,
+        from: SocketAddr,
+        payload: Vec<u8>,
+    },
+    EdgeAccepted {
+        stream: u64,
+        local: SocketAddr,
+        remote: SocketAddr,
+        tls: bool,
+    },
+    EdgeData {
+        stream: u64,
+        bytes: Vec<u8>,
+    },
+    EdgeClosed {
+        stream: u64,
+    },
     /// To a host that is no phone.
     Scripted {
         to: SocketAddr,
@@ -72,6 +97,10 @@ pub(super) struct World {
     pub(super) phones: Vec<Phone>,
     queue: BTreeMap<(Instant, u64), (usize, Delivery)>,
     sequence: u64,
+    /// The servers, if there are any.
+    pub(super) edge: Option<Edge>,
+    /// Streams to the edge: whose they are.
+    edge_streams: BTreeMap<u64, (usize, StreamId)>,
     /// Datagrams to addresses that no phone has.
     pub(super) scripted: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// Datagrams between phones that are not delivered while this says so.
@@ -112,6 +141,8 @@ impl World {
             phones,
             queue: BTreeMap::new(),
             sequence: 0,
+            edge: None,
+            edge_streams: BTreeMap::new(),
             scripted: VecDeque::new(),
             lost: |_| false,
         }
@@ -128,6 +159,11 @@ impl World {
         let now = self.now;
         self.phones[phone].core.handle_input(now, Input::Interfaces(addresses));
         self.drain(phone);
+    }
+
+    /// Its old addresses are gone: nothing reaches the sockets bound to them.
+    pub(super) fn forget_sockets(&mut self, phone: usize) {
+        self.phones[phone].sockets.clear();
     }
 
     /// Adds the account of a phone and waits until it listens.
@@ -174,19 +210,27 @@ impl World {
                 Output::OpenSocket { id, bind, .. } => self.open_socket(at, id, bind),
                 Output::CloseSocket(id) => drop(self.phones[at].sockets.remove(&id)),
                 Output::Transmit { socket, to, payload } => self.transmit(at, socket, to, payload),
-                Output::OpenStream { id, to, .. } => self.open_stream(at, id, to),
+                Output::OpenStream { id, to, tls, .. } => self.open_stream(at, id, to, tls.is_some()),
                 Output::StreamSend { id, payload } => {
-                    if let Some((to, remote)) = self.phones[at].streams.get(&id).copied() {
+                    if let Some(stream) = self.edge_stream(at, id) {
+                        self.send(EDGE, Delivery::EdgeData { stream, bytes: payload });
+                    } else if let Some((to, remote)) = self.phones[at].streams.get(&id).copied() {
                         self.send(to, Delivery::StreamData { id: remote, bytes: payload });
                     }
                 }
                 Output::CloseStream(id) => {
-                    if let Some((to, remote)) = self.phones[at].streams.remove(&id) {
+                    if let Some(stream) = self.edge_stream(at, id) {
+                        self.edge_streams.remove(&stream);
+                        self.send(EDGE, Delivery::EdgeClosed { stream });
+                    } else if let Some((to, remote)) = self.phones[at].streams.remove(&id) {
                         self.send(to, Delivery::StreamClosed { id: remote, cause: StreamError::Closed });
                     }
                 }
                 Output::Listen { local } => self.phones[at].listening.push(local),
-                Output::Resolve { .. } => {}
+                Output::Resolve { id, name, kind } => {
+                    let answer = super::edge::resolve(&name, kind);
+                    self.send(at, Delivery::Resolved { id, answer });
+                }
                 Output::Play { call, frame } => {
                     let power = frame.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / 960.0;
                     let when = self.now - self.start;
@@ -219,13 +263,53 @@ impl World {
         if (self.lost)(&payload) {
             return;
         }
+        if self.edge.as_ref().is_some_and(|edge| edge.has(to)) {
+            return self.send(EDGE, Delivery::EdgeDatagram { to, from, payload });
+        }
         match self.owner(to) {
             Some((phone, socket)) => self.send(phone, Delivery::Datagram { socket, from, payload }),
             None => self.send(at, Delivery::Scripted { to, from, payload }),
         }
     }
 
-    fn open_stream(&mut self, at: usize, id: StreamId, to: SocketAddr) {
+    fn edge_stream(&self, at: usize, id: StreamId) -> Option<u64> {
+        self.edge_streams.iter().find(|(_, of)| **of == (at, id)).map(|(stream, _)| *stream)
+    }
+
+    /// Carries what the servers want to send.
+    pub(super) fn drain_edge(&mut self) {
+        let now = self.now;
+        let Some(edge) = &mut self.edge else { return };
+        for leaves in edge.drain(now) {
+            match leaves {
+                Leaves::Datagram { from, to, bytes: payload } => match self.owner(to) {
+                    Some((phone, socket)) => self.send(phone, Delivery::Datagram { socket, from, payload }),
+                    None => self.send(EDGE, Delivery::EdgeDatagram { to, from, payload }),
+                },
+                Leaves::Stream { stream, bytes } => {
+                    if let Some((phone, id)) = self.edge_streams.get(&stream).copied() {
+                        self.send(phone, Delivery::StreamData { id, bytes });
+                    }
+                }
+                Leaves::Close { stream } => {
+                    if let Some((phone, id)) = self.edge_streams.remove(&stream) {
+                        self.send(phone, Delivery::StreamClosed { id, cause: StreamError::Closed });
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_stream(&mut self, at: usize, id: StreamId, to: SocketAddr, tls: bool) {
+        if self.edge.as_ref().is_some_and(|edge| edge.listens(to)) {
+            self.sequence += 1;
+            let stream = self.sequence;
+            let local = SocketAddr::new(self.phones[at].ip, self.phones[at].next_port);
+            self.phones[at].next_port += 1;
+            self.edge_streams.insert(stream, (at, id));
+            self.send(EDGE, Delivery::EdgeAccepted { stream, local: to, remote: local, tls });
+            return self.send(at, Delivery::StreamOpened { id, local, remote: to });
+        }
         let Some(other) = self.phones.iter().position(|phone| phone.listening.contains(&to)) else {
             self.send(at, Delivery::StreamClosed { id, cause: StreamError::Refused });
             return;
@@ -240,7 +324,22 @@ impl World {
         self.send(other, Delivery::StreamAccepted { id: accepted, local: to, remote: local });
     }
 
+    fn deliver_to_edge(&mut self, delivery: Delivery) {
+        let (now, Some(edge)) = (self.now, &mut self.edge) else { return };
+        match delivery {
+            Delivery::EdgeDatagram { to, from, payload } => edge.datagram(now, to, from, &payload),
+            Delivery::EdgeAccepted { stream, local, remote, tls } => edge.accept(now, stream, local, remote, tls),
+            Delivery::EdgeData { stream, bytes } => edge.stream(now, stream, &bytes),
+            Delivery::EdgeClosed { stream } => edge.closed(now, stream),
+            _ => panic!("not for the edge"),
+        }
+        self.drain_edge();
+    }
+
     fn deliver(&mut self, at: usize, delivery: Delivery) {
+        if at == EDGE {
+            return self.deliver_to_edge(delivery);
+        }
         let now = self.now;
         let core = &mut self.phones[at].core;
         match delivery {
@@ -256,7 +355,9 @@ impl World {
             }
             Delivery::StreamData { id, bytes } => core.handle_input(now, Input::StreamData { id, bytes: &bytes }),
             Delivery::StreamClosed { id, cause } => core.handle_input(now, Input::StreamClosed { id, cause }),
+            Delivery::Resolved { id, answer } => core.handle_input(now, Input::Resolved { id, answer }),
             Delivery::Scripted { to, from, payload } => self.scripted.push_back((to, from, payload)),
+            _ => panic!("for the edge"),
         }
         self.drain(at);
     }
@@ -264,7 +365,8 @@ impl World {
     /// One delivery or one time-out; false when `until` comes first.
     pub(super) fn step(&mut self, until: Instant) -> bool {
         let delivery = self.queue.keys().next().map(|(at, _)| *at);
-        let wake = self.phones.iter().filter_map(|phone| phone.wake).min();
+        let edge = self.edge.as_ref().and_then(|edge| edge.wake);
+        let wake = self.phones.iter().filter_map(|phone| phone.wake).chain(edge).min();
         let Some(next) = [delivery, wake].into_iter().flatten().min().filter(|at| *at <= until) else {
             self.now = until;
             return false;
@@ -273,6 +375,11 @@ impl World {
         if delivery == Some(next) {
             let (_, (at, delivery)) = self.queue.pop_first().unwrap();
             self.deliver(at, delivery);
+            return true;
+        }
+        if edge == Some(next) {
+            self.edge.as_mut().unwrap().time(next);
+            self.drain_edge();
             return true;
         }
         let at = self.phones.iter().position(|phone| phone.wake == Some(next)).unwrap();
