@@ -39,7 +39,7 @@ pub struct SocketId(pub u64);
 pub struct StreamId(pub u64);
 
 /// What a lab server is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
     /// A UDP socket is bound. Must come before its datagrams.
     SocketOpened {

@@ -124,13 +124,13 @@ impl Config {
                 response.set_body(PROVISIONING_TYPE, self.document());
                 (response, None)
             }
-            Delivery::Piggyback | Delivery::Notify => (response, self.notify(subscribe, tag, Method::Notify)),
-            Delivery::BeNotify => (response, self.notify(subscribe, tag, Method::BeNotify)),
+            Delivery::Piggyback | Delivery::Notify => (response, self.notify(subscribe, tag, &Method::Notify)),
+            Delivery::BeNotify => (response, self.notify(subscribe, tag, &Method::BeNotify)),
         }
     }
 
     /// RFC 6665 §4.2.2: within the dialog of the subscription, from and to swapped.
-    fn notify(&self, subscribe: &Request, tag: &str, method: Method) -> Option<Request> {
+    fn notify(&self, subscribe: &Request, tag: &str, method: &Method) -> Option<Request> {
         let contact = subscribe.headers.contacts().ok()?.into_iter().next()?;
         let mut notify = Request::new(method.clone(), contact.uri);
         notify.headers.push("From", subscribe.headers.to().ok()?.with_tag(tag).to_string());

@@ -14,7 +14,7 @@ use sip::message::{Request, Response};
 use crate::api::Secret;
 
 /// How long a nonce is good; then the same password is asked for again with `stale=true`.
-const NONCE_LIFE: Duration = Duration::from_secs(300);
+const NONCE_LIFE: Duration = Duration::from_mins(5);
 /// Nonces that are remembered; the oldest goes first.
 const NONCES_MAX: usize = 4096;
 /// Contacts of one user, and users with contacts.

@@ -71,14 +71,14 @@ impl Context {
 
 impl Proxy {
     /// Sends a copy of `request`, which came from `from`, to every target.
-    pub(super) fn fork(&mut self, now: Instant, server: ServerTx, request: Request, from: Hop, targets: Vec<Target>) {
+    pub(super) fn fork(&mut self, now: Instant, server: ServerTx, request: &Request, from: Hop, targets: Vec<Target>) {
         let invite = request.method == Method::Invite;
         let timer_c = invite.then(|| now + TIMER_C);
         let context = Context { request: request.clone(), branches: Vec::new(), answered: false, timer_c };
         self.contexts.insert(server, context);
         for target in targets {
             let hop = target.hop;
-            let Some(copy) = self.copy_for(&request, from, target) else {
+            let Some(copy) = self.copy_for(request, from, target) else {
                 continue; // its flow is gone
             };
             let reliable = self.flows.get(&hop.flow).is_some_and(|flow| flow.transport.is_reliable());
@@ -276,7 +276,7 @@ impl Proxy {
 
     /// Timer C (RFC 3261 §16.8).
     pub(super) fn expire_branches(&mut self, now: Instant) {
-        let due = |context: &super::Context| context.deadline().is_some_and(|at| now >= at);
+        let due = |context: &Context| context.deadline().is_some_and(|at| now >= at);
         let expired: Vec<ServerTx> = self.contexts.iter().filter(|(_, c)| due(c)).map(|(server, _)| *server).collect();
         for server in expired {
             if let Some(context) = self.contexts.get_mut(&server) {

@@ -48,13 +48,13 @@ impl Proxy {
         match self.take_routes(&mut request) {
             Routed::Over(target) => {
                 let targets = vec![Target { hop: target, uri: None, path: Vec::new() }];
-                return self.fork(now, tx, request, hop, targets);
+                return self.fork(now, tx, &request, hop, targets);
             }
             Routed::FlowLost => match self.contact_hop(&request.uri) {
                 // The phone came back over another connection: the dialog goes on there.
                 Some(target) => {
                     let targets = vec![Target { hop: target, uri: None, path: Vec::new() }];
-                    return self.fork(now, tx, request, hop, targets);
+                    return self.fork(now, tx, &request, hop, targets);
                 }
                 None => return self.transactions.respond(now, tx, request.response(430, "")),
             },
@@ -63,19 +63,19 @@ impl Proxy {
         }
         if let Some(target) = self.contact_hop(&request.uri).filter(|_| !self.is_ours(&request.uri)) {
             let targets = vec![Target { hop: target, uri: None, path: Vec::new() }];
-            return self.fork(now, tx, request, hop, targets);
+            return self.fork(now, tx, &request, hop, targets);
         }
         if !self.is_ours(&request.uri) {
             return self.transactions.respond(now, tx, request.response(404, "Not our domain"));
         }
-        self.serve(now, tx, request, hop);
+        self.serve(now, tx, &request, hop);
     }
 
     /// Requests for our own domain.
-    fn serve(&mut self, now: Instant, tx: ServerTx, request: Request, hop: Hop) {
+    fn serve(&mut self, now: Instant, tx: ServerTx, request: &Request, hop: Hop) {
         if request.method == Method::Register {
             let transport = self.flows.get(&hop.flow).map_or(Transport::Udp, |flow| flow.transport);
-            let mut response = self.registrar.register(now, &request, hop, transport);
+            let mut response = self.registrar.register(now, request, hop, transport);
             if response.is_success() {
                 self.provisioning.add_hints(&mut response);
             }
@@ -86,13 +86,13 @@ impl Proxy {
             response.headers.push("Allow", "INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS, SUBSCRIBE, NOTIFY, SERVICE");
             return self.answer(now, tx, response);
         }
-        if let Some(response) = self.demand_password(now, &request, hop) {
+        if let Some(response) = self.demand_password(now, request, hop) {
             return self.answer(now, tx, response);
         }
         let package = request.headers.parse_one::<Event>("Event").map(|event| event.package);
         let provisioning = package.is_ok_and(|package| package.eq_ignore_ascii_case(PROVISIONING_EVENT));
         match request.method {
-            Method::Subscribe if provisioning => self.provision(now, tx, &request, hop),
+            Method::Subscribe if provisioning => self.provision(now, tx, request, hop),
             Method::Service if self.is_mras(&request.uri) => {
                 let answer = self.mras.answer(self.clock.unix_s(now), &request.body);
                 let mut response = request.response(answer.status, "");
@@ -108,12 +108,12 @@ impl Proxy {
                     let status = if self.registrar.knows(&user) { 480 } else { 404 };
                     return self.answer(now, tx, request.response(status, ""));
                 }
-                let target = |binding: crate::lab::registrar::Binding| Target {
+                let reach = |binding: crate::lab::registrar::Binding| Target {
                     hop: binding.hop,
                     uri: Some(binding.contact.uri),
                     path: binding.path,
                 };
-                let targets = bindings.into_iter().map(target).collect();
+                let targets = bindings.into_iter().map(reach).collect();
                 self.fork(now, tx, request, hop, targets);
             }
         }
@@ -189,20 +189,20 @@ impl Proxy {
 
     /// Takes our own Routes off the top (RFC 3261 §16.4); the last of them knows the flow.
     fn take_routes(&self, request: &mut Request) -> Routed {
-        let mut routed = Routed::Freely;
+        let mut verdict = Routed::Freely;
         loop {
             let Ok(routes) = request.headers.routes() else {
-                return routed;
+                return verdict;
             };
             let Some(route) = routes.first() else {
-                return routed;
+                return verdict;
             };
             if !self.is_ours(&route.uri) {
                 // Behind our own route lies the path a phone has registered (RFC 3327), reached over its flow.
-                return if matches!(routed, Routed::Freely) { Routed::Abroad } else { routed };
+                return if matches!(verdict, Routed::Freely) { Routed::Abroad } else { verdict };
             }
             if let Some(token) = &route.uri.user {
-                routed = match self.read_token(token) {
+                verdict = match self.read_token(token) {
                     Some(hop) if self.flows.contains_key(&hop.flow) => Routed::Over(hop),
                     Some(_) | None => Routed::FlowLost,
                 };

@@ -250,9 +250,12 @@ fn register_is_challenged_and_answered_with_both_algorithms() {
     }
 }
 
+/// Name, user, password, address of record, changed header fields, status.
+type Refused<'a> = (&'a str, &'a str, &'a str, &'a str, &'a [(&'a str, &'a str)], u16);
+
 #[test]
 fn registrations_that_must_not_succeed_do_not() {
-    let cases: [(&str, &str, &str, &str, &[(&str, &str)], u16); 6] = [
+    let cases: [Refused<'_>; 6] = [
         ("wrong password", "alice", "bob-secret", "alice", &[], 401),
         ("unknown user", "carol", "carol-secret", "carol", &[], 401),
         ("somebody else's address", "alice", "alice-secret", "bob", &[], 403),
@@ -306,8 +309,8 @@ fn keepalives_are_answered() {
     let id = stun::TransactionId::new([5; 12]);
     let ping = stun::Builder::new(stun::Class::Request, stun::Method::BINDING, id).build();
     world.send(udp(6001), &ping);
-    let pong = world.inbox.remove(&udp(6001)).unwrap().remove(0);
-    assert_eq!(stun::Message::parse(&pong).unwrap().xor_mapped_address(), Some(address));
+    let answer = world.inbox.remove(&udp(6001)).unwrap().remove(0);
+    assert_eq!(stun::Message::parse(&answer).unwrap().xor_mapped_address(), Some(address));
     world.send(udp(6001), b"\r\n\r\n");
     assert!(world.inbox.is_empty(), "blank lines need no answer on UDP");
     let stream = world.stream(1, false);
