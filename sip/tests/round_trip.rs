@@ -1,6 +1,6 @@
 //! Whatever can be built is read back the same; and rsip, an independent reader, sees the same message.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests that fails has failed the test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests that fails has failed the test")]
 
 use proptest::prelude::*;
 use rsip::headers::UntypedHeader as _;
@@ -109,6 +109,28 @@ proptest! {
         let _ = parse_message(&bytes);
         let head = b"INVITE sip:a@b SIP/2.0\r\n".to_vec();
         let _ = parse_message(&[head, bytes, b"\r\n\r\n".to_vec()].concat());
+    }
+
+    #[test]
+    fn no_text_makes_a_reader_of_parts_panic(text in "[ -~\r\n\té]{0,120}", bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+        let _ = text.parse::<Uri>();
+        let _ = text.parse::<Via>();
+        let _ = text.parse::<NameAddr>();
+        let _ = text.parse::<CSeq>();
+        let _ = text.parse::<sip::header::RAck>();
+        let _ = text.parse::<sip::header::AuthValue>().map(|value| sip::digest::Challenge::parse(&value));
+        let _ = text.parse::<sip::header::SessionExpires>();
+        let _ = text.parse::<sip::header::Replaces>();
+        let _ = text.parse::<sip::header::SubscriptionState>();
+        let _ = Params::parse(&text);
+        let _ = sip::multipart::parse(&format!("multipart/mixed;boundary={text}"), &bytes);
+        let body = [b"v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\nc=IN IP4 1.2.3.4\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\na=".as_slice(), &bytes].concat();
+        if let Ok(sdp) = sip::sdp::SessionDescription::parse(&body) {
+            let audio = sdp.media().next().expect("it has one");
+            let _ = (audio.codecs(), audio.direction(), audio.rtcp(), audio.remote_candidates(), audio.fingerprint());
+            let again = sip::sdp::SessionDescription::parse(&sdp.to_bytes()).expect("what was read is written readably");
+            prop_assert_eq!(again.to_bytes(), sdp.to_bytes());
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub enum Output {
     Timeout(Option<Instant>),
 }
 
-/// An instant and the wall time it stands for: how cores know the date (RFC 3339 would be too much for an expiry).
+/// An instant and the wall time it stands for: how cores know the date.
 #[derive(Debug, Clone, Copy)]
 pub struct WallClock {
     pub at: Instant,

@@ -51,7 +51,7 @@ pub struct Binding {
     pub hop: Hop,
     pub transport: Transport,
     pub expires_at: Instant,
-    /// Values of Path, to be sent as Route (RFC 3327 §5.2).
+    /// Values of Path, to be sent as Route (RFC 3327 §5.4).
     pub path: Vec<String>,
     instance: Option<String>,
     reg_id: Option<String>,
@@ -159,7 +159,7 @@ impl Registrar {
             return refused(true);
         };
         let nc = credentials.protection.as_ref().map_or(nonce.highest_nc + 1, |protection| protection.nc);
-        // A repeated nc would be somebody's copy of an earlier request (RFC 7616 §5.12).
+        // A repeated nc would be somebody's copy of an earlier request (RFC 7616 §5.5).
         if now.saturating_duration_since(nonce.made_at) > NONCE_LIFE || nc <= nonce.highest_nc {
             return refused(true);
         }

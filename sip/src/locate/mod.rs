@@ -39,6 +39,10 @@ pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// A query without an answer counts as failed after this: two retries of a common resolver.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
+/// The same for NAPTR, which some resolvers of home routers drop: its silence or failure counts as absence, because
+/// the SRV names it could point to are asked for anyway.
+const NAPTR_LIMIT: Duration = Duration::from_secs(1);
+
 /// How long a name that could rank higher is waited for once another one has servers; the other address family
 /// likewise, once one has addresses (RFC 8305 §3: 50 ms).
 const NAME_PATIENCE: Duration = Duration::from_millis(250);
@@ -404,7 +408,7 @@ impl Locator {
     fn advance(&mut self, now: Instant) {
         for query in self.queries.values_mut() {
             if query.answer.is_none() && now >= query.expires_at {
-                query.answer = Some((now, Answer::Failed("no answer within 5 s".to_owned())));
+                query.answer = Some((now, Answer::Failed("no answer in time".to_owned())));
             }
         }
         if self.stage == Stage::Naming {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::weights::in_order;
 use super::{
-    Answer, Config, FAMILY_PATIENCE, Kind, LocateErrorKind, Locator, NAME_PATIENCE, Naptr, Output, PLACES_MAX, Place,
-    Query, QueryId, RESOLVE_LIMIT, Service, Stage, TARGETS_MAX, Target, TargetId,
+    Answer, Config, FAMILY_PATIENCE, Kind, LocateErrorKind, Locator, NAME_PATIENCE, NAPTR_LIMIT, Naptr, Output,
+    PLACES_MAX, Place, Query, QueryId, RESOLVE_LIMIT, Service, Stage, TARGETS_MAX, Target, TargetId,
 };
 use crate::event::Transport;
 use crate::uri::Host;
@@ -82,7 +82,8 @@ impl Locator {
         let id = QueryId(self.next_query);
         self.next_query += 1;
         self.outputs.push_back(Output::Resolve { query: id, name: name.clone(), kind });
-        self.queries.insert(id, Query { service, name, kind, expires_at: now + RESOLVE_LIMIT, answer: None });
+        let limit = if kind == Kind::Naptr { NAPTR_LIMIT } else { RESOLVE_LIMIT };
+        self.queries.insert(id, Query { service, name, kind, expires_at: now + limit, answer: None });
     }
 
     /// NAPTR may name other owners of the SRV records than the usual ones (RFC 3263 §4.1); those are asked too.
@@ -147,7 +148,7 @@ impl Locator {
             if belongs {
                 tier.ids.push(*id);
                 tier.waiting |= query.answer.is_none();
-                tier.failed |= matches!(query.answer, Some((_, Answer::Failed(_))));
+                tier.failed |= query.kind == Kind::Srv && matches!(query.answer, Some((_, Answer::Failed(_))));
             }
         }
         tier

@@ -252,6 +252,15 @@ fn a_dns_failure_is_no_absence() {
 }
 
 #[test]
+fn resolvers_without_naptr_are_put_up_with() {
+    for (fault, want) in [("SERVFAIL", "20 > TCP 203.0.113.13:5060"), ("silent", "1010 > TCP 203.0.113.13:5060")] {
+        let mut zone = without(&TLS_NAMES);
+        zone.push(("example.test", Kind::Naptr, Answer::Failed(fault.to_owned())));
+        assert_eq!(steps(account(None), &zone, &[])[0], want, "case: {fault}");
+    }
+}
+
+#[test]
 fn one_silent_name_does_not_hold_up_the_others() {
     let mut zone = without(&["_sipinternaltls"]);
     zone.push(("_sipinternaltls._tcp.example.test", Kind::Srv, Answer::Failed("silent".to_owned())));

@@ -25,7 +25,7 @@ pub(super) struct Target {
     pub(super) hop: Hop,
     /// The Request-URI of the branch; `None` leaves it as it is.
     pub(super) uri: Option<Uri>,
-    /// Routes to put before (RFC 3327).
+    /// Routes to put before (RFC 3327 §5.4).
     pub(super) path: Vec<String>,
 }
 

@@ -198,7 +198,7 @@ impl Proxy {
                 return verdict;
             };
             if !self.is_ours(&route.uri) {
-                // Behind our own route lies the path a phone has registered (RFC 3327), reached over its flow.
+                // Behind our own route lies the path a phone has registered (RFC 3327 §5.4), reached over its flow.
                 return if matches!(verdict, Routed::Freely) { Routed::Abroad } else { verdict };
             }
             if let Some(token) = &route.uri.user {

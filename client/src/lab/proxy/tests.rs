@@ -579,6 +579,32 @@ fn a_closed_stream_takes_its_bindings_along_and_a_new_one_continues_the_dialog()
     assert_eq!(world.request(back).method, Method::Info);
 }
 
+/// Every changed byte of a request and of a response, as datagram and on a stream: never a panic, and still in service.
+#[test]
+fn no_bytes_make_the_server_fall_over() {
+    let (mut world, invite, [alice, slow, _], [to_slow, _]) = ringing();
+    let answer = reply(&to_slow, 183, slow, "bob", "s");
+    for whole in [invite.to_bytes(), answer, to_slow.to_bytes()] {
+        for at in 0..whole.len() {
+            for byte in [0, b'\n', b'"', b';', 0xff] {
+                let mut damaged = whole.clone();
+                damaged[at] = byte;
+                world.send(slow, &damaged);
+            }
+            world.send(slow, &whole[..at]);
+        }
+        let stream = world.stream(9, false);
+        for byte in whole {
+            world.send(stream, &[byte]);
+        }
+        world.proxy.handle_input(world.now, Input::StreamClosed { stream: StreamId(9) });
+    }
+    world.advance(Duration::from_secs(300));
+    world.inbox.clear();
+    world.register(alice, "alice");
+    assert_eq!(world.proxy.transactions().0, 0);
+}
+
 #[test]
 fn faults_do_what_they_say() {
     let mut world = World::new();
