@@ -358,7 +358,7 @@ impl Account {
             self.news.push_back(News::Unusable(what));
             return;
         }
-        self.line_closed(now, Line::Socket(id), StreamError::Io(cause.to_owned()), ports);
+        self.line_closed(now, Line::Socket(id), &StreamError::Io(cause.to_owned()), ports);
     }
 
     pub(crate) fn stream_opened(&mut self, now: Instant, id: StreamId, local: SocketAddr, ports: &mut Ports) {
@@ -370,7 +370,7 @@ impl Account {
         self.open_flow(now, Line::Stream(id), Transport::Tcp, local, remote);
     }
 
-    pub(crate) fn stream_closed(&mut self, now: Instant, id: StreamId, cause: StreamError, ports: &mut Ports) {
+    pub(crate) fn stream_closed(&mut self, now: Instant, id: StreamId, cause: &StreamError, ports: &mut Ports) {
         ports.forget_stream(id);
         self.line_closed(now, Line::Stream(id), cause, ports);
     }
@@ -387,14 +387,14 @@ impl Account {
         }
     }
 
-    fn line_closed(&mut self, now: Instant, line: Line, cause: StreamError, ports: &mut Ports) {
+    fn line_closed(&mut self, now: Instant, line: Line, cause: &StreamError, ports: &mut Ports) {
         if let Some((call, way)) = self.ways.iter_mut().find(|(_, way)| way.search.has(line)) {
             let call = *call;
-            let outcome = way.search.failed(now, line, &cause, ports);
+            let outcome = way.search.failed(now, line, cause, ports);
             return self.way_came_to(now, call, outcome);
         }
         if self.registration.has_line(line) {
-            let outcome = self.registration.search_failed(now, line, &cause, ports);
+            let outcome = self.registration.search_failed(now, line, cause, ports);
             return self.edge_search_came_to(now, outcome, ports);
         }
         let Some(flow) = self.flows.iter().find(|(_, info)| info.line == line).map(|(flow, _)| *flow) else { return };

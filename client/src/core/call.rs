@@ -104,6 +104,7 @@ pub(crate) struct Wishes {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts; the state itself is one value")]
 pub(crate) struct Call {
     pub(crate) id: CallId,
     pub(crate) account: AccountId,
@@ -335,7 +336,7 @@ impl Call {
     }
 
     /// What the media session has to tell.
-    pub(crate) fn handle_media_event(&mut self, cx: &mut Cx<'_>, event: media::Event) {
+    pub(crate) fn handle_media_event(&mut self, cx: &mut Cx<'_>, event: &media::Event) {
         let after_ms = self.age(cx.now);
         match event {
             media::Event::FirstSent => {
@@ -344,7 +345,7 @@ impl Call {
             media::Event::FirstReceived { .. } => {
                 self.tell(cx, CallChange::FirstMedia { direction: MediaDirection::Received, after_ms });
             }
-            media::Event::Dtmf { digit } => self.tell(cx, CallChange::Dtmf { digit }),
+            media::Event::Dtmf { digit } => self.tell(cx, CallChange::Dtmf { digit: *digit }),
             media::Event::CodecChanged { .. }
             | media::Event::KeyConfirmed { .. }
             | media::Event::DtmfSent

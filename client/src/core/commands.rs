@@ -68,7 +68,7 @@ impl Core {
             }
             Command::RestartIce { call } => {
                 self.expect(*call, "it must be answered first", Call::is_confirmed)?;
-                self.with_call(now, *call, |call, cx| call.restart_ice(cx));
+                self.with_call(now, *call, Call::restart_ice);
             }
             Command::Shutdown => self.stop(now),
             // The driver has the devices, the engine the snapshot.

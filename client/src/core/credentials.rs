@@ -80,12 +80,13 @@ impl Account {
         }
         if let Some(uri) = headers.get(MRAS_HEADER) {
             let uri = uri.trim().trim_start_matches('<').trim_end_matches('>').to_owned();
-            return self.provisioned(now, Provisioning { mras_uri: Some(uri), ..Provisioning::default() }, None, ports);
+            let named = Provisioning { mras_uri: Some(uri), ..Provisioning::default() };
+            return self.provisioned(now, &named, None, ports);
         }
         let packages: Vec<_> = headers.get_all("Allow-Events").collect();
         let offered = packages.iter().any(|list| list.contains(provision::PROVISIONING_EVENT));
         if !packages.is_empty() && !offered {
-            return self.provisioned(now, Provisioning::default(), Some("the server offers no provisioning"), ports);
+            return self.provisioned(now, &Provisioning::default(), Some("the server offers no provisioning"), ports);
         }
         let (Some(hop), Some(aor)) = (self.registration.hop, self.aor.clone()) else { return };
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -110,7 +111,7 @@ impl Account {
                 desk.subscription = Some(request);
                 desk.give_up_at = Some(now + PROVISION_PATIENCE);
             }
-            Err(error) => self.provisioned(now, Provisioning::default(), Some(&error.to_string()), ports),
+            Err(error) => self.provisioned(now, &Provisioning::default(), Some(&error.to_string()), ports),
         }
     }
 
@@ -121,12 +122,12 @@ impl Account {
         }
         let document = content.map(|content| String::from_utf8_lossy(&content.bytes).into_owned()).unwrap_or_default();
         match provision::parse_provisioning(&document) {
-            Ok(provisioning) => self.provisioned(now, provisioning, None, ports),
-            Err(error) => self.provisioned(now, Provisioning::default(), Some(&error.to_string()), ports),
+            Ok(provisioning) => self.provisioned(now, &provisioning, None, ports),
+            Err(error) => self.provisioned(now, &Provisioning::default(), Some(&error.to_string()), ports),
         }
     }
 
-    fn provisioned(&mut self, now: Instant, provisioning: Provisioning, problem: Option<&str>, ports: &mut Ports) {
+    fn provisioned(&mut self, now: Instant, provisioning: &Provisioning, problem: Option<&str>, ports: &mut Ports) {
         let desk = &mut self.registration.desk;
         (desk.subscription, desk.give_up_at) = (None, None);
         desk.mras_uri.clone_from(&provisioning.mras_uri);
@@ -177,7 +178,7 @@ impl Account {
         if desk.subscription == Some(answer.request) {
             if answer.status >= 300 {
                 let problem = format!("the provisioning query was answered {} {}", answer.status, answer.reason);
-                self.provisioned(now, Provisioning::default(), Some(&problem), ports);
+                self.provisioned(now, &Provisioning::default(), Some(&problem), ports);
             }
             return;
         }
@@ -246,7 +247,9 @@ impl Account {
         if servers.is_empty() || self.registration.state != State::Registered {
             return;
         }
-        servers.iter_mut().for_each(|server| server.wait = true);
+        for server in &mut servers {
+            server.wait = true;
+        }
         let config = ice::Config {
             interfaces: self.media_interfaces(hop, None),
             servers,
@@ -273,7 +276,6 @@ impl Account {
         let owner = AgentOwner::Probe(self.id);
         while let Some(agent) = self.registration.desk.probe.as_mut() {
             match ports.carry(owner, agent.poll_output()) {
-                None => {}
                 Some(ice::Output::Timeout(at)) => {
                     self.registration.desk.probe_at = at;
                     return;
@@ -291,7 +293,7 @@ impl Account {
                 Some(ice::Output::Event(ice::Event::ServerProbed { server, outcome, took })) => {
                     self.probed(server, &outcome, took, ports);
                 }
-                Some(_) => {}
+                Some(_) | None => {}
             }
         }
     }
@@ -316,7 +318,7 @@ impl Account {
     pub(crate) fn credentials_timeout(&mut self, now: Instant, ports: &mut Ports) {
         let desk = &mut self.registration.desk;
         if desk.give_up_at.is_some_and(|at| at <= now) {
-            self.provisioned(now, Provisioning::default(), Some("the provisioning query was not answered"), ports);
+            self.provisioned(now, &Provisioning::default(), Some("the provisioning query was not answered"), ports);
         }
         if self.registration.desk.again_at.take_if(|at| *at <= now).is_some() && self.registration.hop.is_some() {
             self.ask_for_credentials(now, "1.0", ports);

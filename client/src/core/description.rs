@@ -248,7 +248,7 @@ impl Description {
     pub(crate) fn read(text: &str) -> Result<Self, NegotiateError> {
         let lines: Vec<Line<'_>> =
             text.lines().map(str::trim_end).filter(|line| !line.is_empty()).filter_map(Line::of).collect();
-        if !lines.first().is_some_and(|line| line.kind == 'v') {
+        if lines.first().is_none_or(|line| line.kind != 'v') {
             return Err(NegotiateError::Syntax("it does not begin with v=0".to_owned()));
         }
         let mut sections: Vec<&[Line<'_>]> = Vec::new();
@@ -263,7 +263,7 @@ impl Description {
         let streams = streams.get(..streams.len().min(STREAMS_MAX)).unwrap_or(streams);
         let is_audio = |section: &&[Line<'_>]| section.first().is_some_and(|line| line.value.starts_with("audio "));
         let is_open = |section: &&[Line<'_>]| is_audio(section) && stream_port(section) != Some(0);
-        let at = streams.iter().position(|s| is_open(s)).or(streams.iter().position(|s| is_audio(s)));
+        let at = streams.iter().position(is_open).or(streams.iter().position(is_audio));
         let at = at.ok_or(NegotiateError::NoAudio)?;
         let (before, audio_and_after) = streams.split_at(at);
         let (audio, after) = audio_and_after.split_first().ok_or(NegotiateError::NoAudio)?;

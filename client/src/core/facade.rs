@@ -99,7 +99,7 @@ impl Core {
             }
             Input::Timeout => self.time_is_up(now),
             Input::Datagram { .. } | Input::SocketOpened { .. } | Input::SocketFailed { .. } => {
-                self.socket_input(now, input)
+                self.socket_input(now, input);
             }
             Input::StreamOpened { .. }
             | Input::StreamAccepted { .. }
@@ -173,7 +173,7 @@ impl Core {
                 self.with_account(account, |account, _| account.stream_data(now, id, bytes));
             }
             (StreamOwner::Sip(account), Input::StreamClosed { cause, .. }) => {
-                self.with_account(account, |account, ports| account.stream_closed(now, id, cause, ports));
+                self.with_account(account, |account, ports| account.stream_closed(now, id, &cause, ports));
             }
             (StreamOwner::Ice(agent, id), Input::StreamOpened { local, remote, .. }) => {
                 self.ice_input(now, agent, ice::Input::StreamOpened { id, local, remote });
@@ -381,13 +381,14 @@ impl Core {
 
     fn drain_call(&mut self, now: Instant, id: CallId) {
         let mut flow_at = None;
-        loop {
-            let Some(call) = self.calls.get_mut(&id) else { break };
+        while let Some(call) = self.calls.get_mut(&id) {
             let Some(flow) = call.flow.as_mut() else { break };
             match flow.poll(now) {
                 FlowOutput::Ice(output) => drop(self.ports.carry(call.agent_owner(), output)),
                 FlowOutput::IceEvent(event) => self.with_call(now, id, |call, cx| call.handle_ice_event(cx, event)),
-                FlowOutput::MediaEvent(event) => self.with_call(now, id, |call, cx| call.handle_media_event(cx, event)),
+                FlowOutput::MediaEvent(event) => {
+                    self.with_call(now, id, |call, cx| call.handle_media_event(cx, &event))
+                }
                 FlowOutput::Play(frame) => self.ports.push(Output::Play { call: id, frame }),
                 FlowOutput::Timeout(at) => {
                     flow_at = at;

@@ -110,15 +110,21 @@ impl Flow {
     }
 
     /// The other side has no ICE: plain symmetric RTP.
-    pub(crate) fn use_plain(&mut self, now: Instant, rtp: Option<SocketAddr>, rtcp: Option<SocketAddr>, mux: bool) {
+    pub(crate) fn use_plain(
+        &mut self,
+        now: Instant,
+        media: Option<SocketAddr>,
+        control: Option<SocketAddr>,
+        mux: bool,
+    ) {
         if mux {
             self.agent.set_mux(now);
         }
-        if let Some(rtp) = rtp {
-            self.agent.use_plain(now, ice::Component::Rtp, rtp);
+        if let Some(address) = media {
+            self.agent.use_plain(now, ice::Component::Rtp, address);
         }
-        if let Some(rtcp) = rtcp.filter(|_| !mux) {
-            self.agent.use_plain(now, ice::Component::Rtcp, rtcp);
+        if let Some(address) = control.filter(|_| !mux) {
+            self.agent.use_plain(now, ice::Component::Rtcp, address);
         }
     }
 

@@ -171,6 +171,9 @@ pub(crate) fn make_offer(options: &OfferOptions<'_>, transport: Transport) -> De
 ///
 /// [`NegotiateError`]: answer 488 with its [`NegotiateError::warning`].
 pub(crate) fn judge_offer(offer: &Description, srtp: SrtpMode) -> Result<Agreed, NegotiateError> {
+    if offer.port == 0 {
+        return Err(NegotiateError::Refused);
+    }
     let crypto = match (&offer.profile, srtp) {
         (Profile::Other(name), _) => return Err(NegotiateError::Profile(name.clone())),
         (Profile::Savp | Profile::Savpf, SrtpMode::Off) => return Err(NegotiateError::SrtpOff),
@@ -187,7 +190,7 @@ pub(crate) fn judge_offer(offer: &Description, srtp: SrtpMode) -> Result<Agreed,
     let send_event = event_for(send.codec, &all_events);
     // The answer repeats the numbers of the offer (RFC 3264 §6.1), so both sides use the same ones.
     let formats = Formats { send, send_event, receive: vec![send], receive_events: send_event.into_iter().collect() };
-    agree(offer, formats, crypto, offer.mux)
+    Ok(agree(offer, formats, crypto, offer.mux))
 }
 
 fn choose_key(description: &Description) -> Result<CryptoAttribute, NegotiateError> {
@@ -250,10 +253,9 @@ pub(crate) fn apply_answer(
         return Err(NegotiateError::Profile(name.clone()));
     }
     let crypto = match (offer.crypto.is_empty(), answer.crypto.first()) {
-        (true, _) => None,
         (false, Some(line)) => Some(answered_key(offer, line)?),
         (false, None) if srtp == SrtpMode::Required => return Err(NegotiateError::SrtpMissing),
-        (false, None) => None,
+        (true, _) | (false, None) => None,
     };
     let send = audio_formats(&answer.rtpmaps).next().ok_or_else(|| no_codec(answer))?;
     let formats = Formats {
@@ -262,7 +264,7 @@ pub(crate) fn apply_answer(
         receive: audio_formats(&offer.rtpmaps).collect(),
         receive_events: events(&offer.rtpmaps),
     };
-    agree(answer, formats, crypto, offer.mux && answer.mux)
+    Ok(agree(answer, formats, crypto, offer.mux && answer.mux))
 }
 
 /// RFC 4568 §5.1.3: tag and suite of the answer must be those of an offered line.
@@ -276,15 +278,10 @@ fn answered_key(offer: &Description, line: &str) -> Result<CryptoAttribute, Nego
     Err(NegotiateError::Keys(format!("the answer names line {}, which was not offered", answered.tag)))
 }
 
-fn agree(
-    theirs: &Description,
-    formats: Formats,
-    crypto: Option<CryptoAttribute>,
-    mux: bool,
-) -> Result<Agreed, NegotiateError> {
-    let rtcp = if mux { theirs.rtp } else { theirs.rtcp };
+fn agree(theirs: &Description, formats: Formats, crypto: Option<CryptoAttribute>, mux: bool) -> Agreed {
+    let control = if mux { theirs.rtp } else { theirs.rtcp };
     let rtp = theirs.rtp.filter(|address| !address.ip().is_unspecified());
-    Ok(Agreed {
+    Agreed {
         formats,
         crypto,
         mux,
@@ -292,9 +289,9 @@ fn agree(
         ice: remote_ice(theirs, mux),
         nominated: nominated(theirs),
         rtp,
-        rtcp: rtcp.filter(|address| !address.ip().is_unspecified()),
+        rtcp: control.filter(|address| !address.ip().is_unspecified()),
         profile: theirs.profile.clone(),
-    })
+    }
 }
 
 /// The ICE half of a description; `None` without ICE, or if something on the way changed the addresses (RFC 8839 §4.2.5).

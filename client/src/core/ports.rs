@@ -185,8 +185,12 @@ impl Ports {
             self.ice_sockets.iter().filter(|((owner, _), _)| *owner == agent).map(|(_, id)| *id).collect();
         let streams: Vec<_> =
             self.ice_streams.iter().filter(|((owner, _), _)| *owner == agent).map(|(_, id)| *id).collect();
-        sockets.into_iter().for_each(|id| self.close_socket(id));
-        streams.into_iter().for_each(|id| self.close_stream(id));
+        for id in sockets {
+            self.close_socket(id);
+        }
+        for id in streams {
+            self.close_stream(id);
+        }
     }
 
     /// How many sockets and streams are open: zero after a shutdown.

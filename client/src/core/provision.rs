@@ -250,7 +250,7 @@ pub fn parse_mras_response(body: &str, request_id: &str) -> Result<Credentials, 
         username: text("username")?.to_owned(),
         password: Secret::new(text("password")?.to_owned()),
         realm: child_text(credentials, "realm").map(str::to_owned),
-        lifetime: Duration::from_secs(60) * lifetime,
+        lifetime: Duration::from_mins(1) * lifetime,
         relays: relays.take(RELAYS_MAX).collect(),
     })
 }
@@ -312,10 +312,10 @@ pub fn renew_at(requested_at: Instant, lifetime: Duration) -> Instant {
 /// 15 min. While an older set still works the next try comes after a minute.
 pub fn retry_after(failures: u32, have_credentials: bool) -> Duration {
     if have_credentials {
-        return Duration::from_secs(60);
+        return Duration::from_mins(1);
     }
     let doublings = failures.saturating_sub(1).min(5);
-    (Duration::from_secs(30) * (1 << doublings)).min(Duration::from_secs(15 * 60))
+    (Duration::from_secs(30) * (1 << doublings)).min(Duration::from_mins(15))
 }
 
 fn parse<'a>(document: &'static str, body: &'a str) -> Result<Document<'a>, ProvisionError> {
@@ -408,7 +408,7 @@ mod tests {
              <tcpPort>443</tcpPort></mediaRelay><mediaRelay><location>intranet</location><directIPAddress>10.0.0.9</directIPAddress>\
              <udpPort>3478</udpPort></mediaRelay></mediaRelayList>";
         let credentials = parse_mras_response(&response(&format!("{CREDENTIALS}{relays}"), "OK"), "7").unwrap();
-        assert_eq!(credentials.lifetime, Duration::from_secs(480 * 60));
+        assert_eq!(credentials.lifetime, Duration::from_hours(8));
         assert_eq!(credentials.realm.as_deref(), Some("rtcmedia"));
         assert!(!format!("{credentials:?}").contains("mK0x"), "the password is not printed");
         assert_eq!(credentials.relays[1].tcp_port, None);

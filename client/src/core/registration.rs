@@ -31,7 +31,7 @@ use crate::api::{self, AccountChange, RegistrationError, TransportChoice};
 
 /// First wait after all servers failed, and the longest (RFC 5626 §4.5).
 const BACK_OFF: Duration = Duration::from_secs(30);
-const BACK_OFF_LONGEST: Duration = Duration::from_secs(1800);
+const BACK_OFF_LONGEST: Duration = Duration::from_mins(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Idle,

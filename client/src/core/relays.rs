@@ -20,7 +20,7 @@ use super::views;
 use crate::api::{AccountId, Secret, ServerConfig};
 
 /// Life of credentials that we make ourselves from a shared secret: the usual working day of MRAS.
-const REST_LIFETIME: Duration = Duration::from_secs(8 * 3600);
+const REST_LIFETIME: Duration = Duration::from_hours(8);
 
 /// How a server is asked for a relay.
 #[derive(Debug, Clone)]
@@ -305,7 +305,7 @@ mod tests {
             username: "AgAA".to_owned(),
             password: Secret::new("mK0x".to_owned()),
             realm: None,
-            lifetime: Duration::from_secs(60),
+            lifetime: Duration::from_mins(1),
             relays: vec![relay],
         }
     }
@@ -364,7 +364,7 @@ mod tests {
             password: None,
             rest_secret: Some(Secret::new("edge-lab-secret".to_owned())),
         };
-        let unix = Duration::from_secs(1_767_225_600) - REST_LIFETIME;
+        let unix = Duration::from_secs(1_767_225_600).saturating_sub(REST_LIFETIME);
         let relays = Relays::new(now, unix, AccountId(1), &[server], &mut ports);
         let credentials = relays.servers(now)[0].credentials.clone().unwrap();
         assert_eq!(credentials.username, "1767225600:alice");

@@ -120,7 +120,7 @@ impl Call {
                 self.warn(cx, format!("the other side refused to change the hold: {status} {reason}"));
             }
             Some(Pending::Announce { .. }) => {
-                self.warn(cx, format!("the re-INVITE with the chosen path was refused: {status} {reason}"))
+                self.warn(cx, format!("the re-INVITE with the chosen path was refused: {status} {reason}"));
             }
             Some(_) | None => self.warn(cx, format!("our re-INVITE was refused: {status} {reason}")),
         }

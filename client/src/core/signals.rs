@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use sip::event::{DialogId, EndCause, Event, Incoming, LegId};
 
+use super::account::Account;
 use super::call::Call;
 use super::credentials::Answered;
 use super::facade::Core;
@@ -14,9 +15,9 @@ impl Core {
         match event {
             Event::Registered(facts) => self.with_account(account, |of, ports| of.registered(now, &facts, ports)),
             Event::RegistrationFailed(facts) => {
-                self.with_account(account, |of, ports| of.registration_failed(now, &facts, ports))
+                self.with_account(account, |of, ports| of.registration_failed(now, &facts, ports));
             }
-            Event::Unregistered => self.with_account(account, |of, ports| of.unregistered(ports)),
+            Event::Unregistered => self.with_account(account, Account::unregistered),
             Event::ResponseTo { request, status, reason, content, .. } => {
                 let answer = Answered { request, status, reason: &reason, content: content.as_ref() };
                 self.with_account(account, |of, ports| of.response(now, &answer, ports));

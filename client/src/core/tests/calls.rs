@@ -39,9 +39,9 @@ fn a_call_comes_up_with_early_media_promotes_and_tells_the_peer() {
     world.run_until("promoted and announced", secs(3), |w| {
         let promoted = |change: &CallChange| matches!(change, CallChange::Promoted { .. });
         let announced = |change: &CallChange| matches!(change, CallChange::Announced { .. });
-        (0..2).all(|at| {
-            w.phones[at].sees(CallId(at as u64 + 1), promoted) && w.phones[at].sees(CallId(at as u64 + 1), announced)
-        })
+        [(0, C1), (1, C2)]
+            .into_iter()
+            .all(|(at, call)| w.phones[at].sees(call, promoted) && w.phones[at].sees(call, announced))
     });
     world.run_for(secs(2));
     for (at, call) in [(0, C1), (1, C2)] {

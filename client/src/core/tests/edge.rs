@@ -82,7 +82,7 @@ impl Edge {
         [at(5060), at(3478)].contains(&address) || self.relayed.values().any(|relayed| *relayed == address)
     }
 
-    pub(super) fn listens(&self, address: SocketAddr) -> bool {
+    pub(super) fn listens(address: SocketAddr) -> bool {
         [at(5060), at(5061), at(3478)].contains(&address)
     }
 
@@ -146,7 +146,7 @@ impl Edge {
         let relay_at = loop {
             match self.relay.poll_output() {
                 relay::Output::Transmit { to, bytes, .. } => {
-                    leaves.push(Leaves::Datagram { from: at(3478), to, bytes })
+                    leaves.push(Leaves::Datagram { from: at(3478), to, bytes });
                 }
                 relay::Output::StreamSend { stream, bytes } => leaves.push(Leaves::Stream { stream: stream.0, bytes }),
                 relay::Output::CloseStream(stream) => leaves.push(Leaves::Close { stream: stream.0 }),

@@ -116,8 +116,10 @@ impl World {
     pub(super) fn new(phones: u8) -> Self {
         let start = epoch();
         let make = |number: u8| {
-            let config =
-                CoreConfig { user_agent: "icephone/test".to_owned(), unix_time: Duration::from_secs(1_767_225_600) };
+            let config = CoreConfig {
+                user_agent: "icephone/test".to_owned(),
+                unix_time: Duration::from_secs(super::edge::UNIX),
+            };
             let ip = IpAddr::from([192, 0, 2, number]);
             let mut core = Core::new(start, config, [number; 32]);
             core.handle_input(start, Input::Interfaces(vec![ip]));
@@ -301,7 +303,7 @@ impl World {
     }
 
     fn open_stream(&mut self, at: usize, id: StreamId, to: SocketAddr, tls: bool) {
-        if self.edge.as_ref().is_some_and(|edge| edge.listens(to)) {
+        if self.edge.is_some() && Edge::listens(to) {
             self.sequence += 1;
             let stream = self.sequence;
             let local = SocketAddr::new(self.phones[at].ip, self.phones[at].next_port);
@@ -386,7 +388,7 @@ impl World {
         let now = self.now;
         self.phones[at].core.handle_input(now, Input::Timeout);
         self.drain(at);
-        assert!(self.phones[at].wake.is_none_or(|wake| wake > next || wake == next), "time stands still");
+        assert!(self.phones[at].wake.is_none_or(|wake| wake >= next), "time stands still");
         true
     }
 
@@ -459,7 +461,8 @@ impl Phone {
     pub(super) fn loudness(&self, call: CallId, from: Duration, to: Duration) -> f64 {
         let frames: Vec<_> =
             self.heard.iter().filter(|(at, of, _)| *of == call && (from..to).contains(at)).map(|h| h.2).collect();
-        frames.iter().sum::<f64>() / frames.len().max(1) as f64
+        let count = u32::try_from(frames.len().max(1)).unwrap();
+        frames.iter().sum::<f64>() / f64::from(count)
     }
 }
 
