@@ -89,8 +89,11 @@ impl Write for Redacting {
     }
 }
 
+/// A text, and whether a character belongs to the secret behind it.
+type Mark = (&'static str, fn(char) -> bool);
+
 /// What stands before a secret, and the characters of which the secret is made.
-const MARKS: [(&str, fn(char) -> bool); 5] = [
+const MARKS: [Mark; 5] = [
     // RFC 4568 §9.2: key and salt.
     ("inline:", is_base64),
     // RFC 8839 §5.4.

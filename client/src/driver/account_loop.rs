@@ -174,9 +174,7 @@ impl AccountLoop {
             self.publish(EventBody::Engine(Box::new(EngineChange::Stopped)));
             return;
         }
-        if self.sound.deadline().is_some_and(|at| now >= at) {
-            self.microphone();
-        }
+        self.sound.ring(now);
         if self.deadline.is_some_and(|at| now >= at) {
             self.core.handle_input(now, Input::Timeout);
         }

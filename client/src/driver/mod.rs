@@ -10,6 +10,7 @@ pub mod interfaces;
 pub mod listener;
 pub mod pipe;
 pub mod record;
+pub mod ringer;
 pub mod sound;
 pub mod stream;
 pub mod tls;

@@ -12,7 +12,9 @@ use std::time::Instant;
 use media::audio::device::{self, DeviceError, DeviceInfo, DeviceOptions, Devices};
 use tokio::sync::Notify;
 
+use super::clock;
 use super::record::Recorder;
+use super::ringer::Ringer;
 use crate::api::{CallChange, CallId, CallState, Direction};
 use crate::core::{FRAME_SAMPLES, Frame};
 
@@ -47,6 +49,7 @@ pub struct Sound {
     wake: Arc<Notify>,
     calls: BTreeMap<CallId, VecDeque<Frame>>,
     heard: VecDeque<(CallId, Frame)>,
+    ringer: Ringer,
     recorder: Option<Recorder>,
     recording_failure: Arc<Mutex<Option<String>>>,
     recording_failure_told: bool,
@@ -65,6 +68,7 @@ impl Sound {
             wake: Arc::new(Notify::new()),
             calls: BTreeMap::new(),
             heard: VecDeque::new(),
+            ringer: Ringer::new(),
             recorder,
             recording_failure,
             recording_failure_told: false,
@@ -79,13 +83,26 @@ impl Sound {
         async move { wake.notified().await }
     }
 
-    /// Sound has no deadlines of its own: cards wake it, and without cards sessions keep their own time.
+    /// When the next frame of ringing is due. All else needs no clock here: cards wake the loop, and without cards
+    /// sessions keep their own time.
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        self.loudspeaker_is_open().then(|| self.ringer.deadline()).flatten()
+    }
+
+    fn loudspeaker_is_open(&self) -> bool {
+        self.devices.as_ref().is_some_and(|devices| devices.loudspeaker.is_some())
+    }
+
+    /// Plays the ringing that is due.
+    pub fn ring(&mut self, now: Instant) {
+        while let Some((call, frame)) = self.ringer.next_frame(now) {
+            self.queue(call, &frame);
+        }
     }
 
     /// Follows the calls: cards are open exactly while there is one.
     pub fn follow(&mut self, call: CallId, change: &CallChange) {
+        self.ringer.follow(clock::now(), call, change);
         match change {
             CallChange::Created { direction: Direction::Outgoing, .. }
             | CallChange::State { state: CallState::EarlyMedia | CallState::Ringing | CallState::Talking } => {
@@ -111,6 +128,10 @@ impl Sound {
         if let Some(recorder) = &self.recorder {
             recorder.write(call, frame);
         }
+        self.queue(call, frame);
+    }
+
+    fn queue(&mut self, call: CallId, frame: &Frame) {
         let Some(writer) = self.devices.as_mut().and_then(|devices| devices.loudspeaker.as_mut()) else {
             return;
         };

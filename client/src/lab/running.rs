@@ -63,14 +63,14 @@ impl Running {
         let addresses = bind(&mut sockets, args, &certificates)?;
         let passwords = USERS.map(|user| (user.to_owned(), random_password()));
         let setup = Setup { args, addresses: &addresses, passwords: &passwords };
-        let assembled = servers::assemble(&setup)?;
+        let made = servers::assemble(&setup)?;
         folder.write("ca.pem", &certificates.ca_pem)?;
         for (user, password) in &passwords {
             let text = account_file(user, password, &args.domain, addresses.dns);
             folder.write(&format!("{user}.toml"), &text)?;
         }
-        let (changed, changes) = mpsc::unbounded_channel();
-        let (questions, serving) = driver::serve(sockets, assembled, changed);
+        let (held, changes) = mpsc::unbounded_channel();
+        let (questions, serving) = driver::serve(sockets, made, held);
         let socket = folder.path().join("control.sock");
         // A lab that was killed leaves its socket behind.
         let _ = std::fs::remove_file(&socket);

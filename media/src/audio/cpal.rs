@@ -38,7 +38,7 @@ pub(super) fn open(options: &DeviceOptions) -> Result<Devices, DeviceError> {
     let mut devices =
         Devices { microphone: None, loudspeaker: None, description: String::new(), faults: heard, streams: Vec::new() };
     let mut names = Vec::new();
-    let mut failure = DeviceError::None;
+    let mut failure = DeviceError::Unusable { cause: "none was found".to_owned() };
     if let Some(device) = output {
         match open_output(&device, &faults) {
             Ok((writer, stream, rate)) => {
@@ -75,7 +75,7 @@ fn refused(
     cause: &cpal::Error,
 ) -> Result<DeviceError, DeviceError> {
     let error = DeviceError::Refused { direction, name: name_of(device), cause: cause.to_string() };
-    if asked.is_some() { Err(error) } else { Ok(error) }
+    if asked.is_some() { Err(error) } else { Ok(DeviceError::Unusable { cause: cause.to_string() }) }
 }
 
 /// All cards, the default ones first.

@@ -64,8 +64,14 @@ pub struct DeviceInfo {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// No card at all.
-    #[error("no sound card was found: nothing is heard and silence is sent (give --mic FILE to speak from a file)")]
+    #[error("no sound card was found")]
     None,
+    /// The default card does not open: most likely there is none.
+    #[error("no sound card can be used ({cause}): nothing is heard and silence is sent")]
+    Unusable {
+        /// The system's words.
+        cause: String,
+    },
     /// No card of that name.
     #[error("no sound {direction} is called {name:?}; `icephone devices` lists the names")]
     Unknown {
