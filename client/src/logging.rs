@@ -93,7 +93,7 @@ impl Write for Redacting {
 type Mark = (&'static str, fn(char) -> bool);
 
 /// What stands before a secret, and the characters of which the secret is made.
-const MARKS: [Mark; 5] = [
+const MARKS: [Mark; 6] = [
     // RFC 4568 §9.2: key and salt.
     ("inline:", is_base64),
     // RFC 8839 §5.4.
@@ -102,6 +102,7 @@ const MARKS: [Mark; 5] = [
     ("<password>", |c| c != '<'),
     // RFC 3261 §22.4: a digest is not the password, but it can be tried offline.
     ("response=\"", |c| c != '"'),
+    ("nextnonce=\"", |c| c != '"'),
     ("password=", |c| !c.is_whitespace() && c != ',' && c != '&'),
 ];
 
@@ -126,7 +127,8 @@ fn hide(line: &str, mark: &str, of_secret: fn(char) -> bool) -> String {
     for part in parts {
         clean.push_str(mark);
         clean.push_str("***");
-        clean.push_str(part.trim_start_matches(of_secret));
+        // What is hidden already stays as it is.
+        clean.push_str(part.trim_start_matches("***").trim_start_matches(of_secret));
     }
     clean
 }
@@ -145,6 +147,7 @@ mod logging_tests {
             ("a=ice-pwd:YH75Fviy6338Vbrhrlp8Yh\\r\\na=x", "a=ice-pwd:***\\r\\na=x"),
             ("<username>u</username><password>abc=</password>", "<username>u</username><password>***</password>"),
             ("Digest username=\"bob\", response=\"66\", nc=1", "Digest username=\"bob\", response=\"***\", nc=1"),
+            ("a=ice-pwd:***", "a=ice-pwd:***"),
             ("nothing to hide", "nothing to hide"),
         ];
         for (line, want) in cases {
