@@ -29,6 +29,7 @@ const SCREEN_THREADS: usize = 2;
 
 /// Runs the program: reads the command line, starts logging and the runtime, dispatches.
 pub fn main(screen: Screen) -> std::process::ExitCode {
+    print::keep_errors();
     let started = clock::now();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -36,7 +36,7 @@ pub fn start(verbose: u8, filter: Option<&str>, to: LogTo<'_>) -> Result<(), Str
         .map_err(|error| format!("--log-filter {directives:?} makes no sense: {error}"))?;
     let target: Target = match to {
         LogTo::Nowhere => return Ok(()),
-        LogTo::Stderr => Box::new(io::stderr()),
+        LogTo::Stderr => crate::cli::print::errors(),
         LogTo::File(path) => {
             let open = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
             Box::new(open.map_err(|error| format!("cannot write --log-file {}: {error}", path.display()))?)
