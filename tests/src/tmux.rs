@@ -156,8 +156,8 @@ pub fn normalised(screen: &str) -> String {
         }
         lines.push(out.replace(" │", "│").trim_end().to_owned());
     }
-    // Who measured the round trip last depends on when one looks.
-    lines.join("\n").trim_end().replace("(RTCP)", "(STUN check)")
+    // Who measured the round trip last, and whether a ringing tone sounds, depends on when one looks.
+    lines.join("\n").trim_end().replace("(RTCP)", "(STUN check)").replace("░ silence", "░ -N dB")
 }
 
 #[cfg(test)]

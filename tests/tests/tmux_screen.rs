@@ -1,8 +1,10 @@
 //! The real program in a real terminal: what a person sees, and the terminal afterwards.
 
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tests::binary;
+use tests::lab::edge::Lab;
 use tests::tmux::{Tmux, normalised};
 
 const START: Duration = Duration::from_secs(20);
@@ -115,4 +117,38 @@ fn the_terminal_survives_a_panic_and_sigterm() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(phone), nix::sys::signal::Signal::SIGTERM).unwrap();
     terminated.tmux.wait("the shell", STEP, |screen| !screen.contains("Media path") && screen.contains("prompt>"));
     assert_restored(&terminated.tmux);
+}
+
+/// A process of ours, ended with the test.
+struct Caller(Child);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let _gone = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[test]
+fn an_incoming_call_rings_is_answered_and_ends() {
+    let lab = Lab::start(None, &[]).unwrap();
+    let phone = pane(80, 24);
+    let tmux = &phone.tmux;
+    tmux.line(&format!("icephone --no-sound -c '{}'", lab.account("alice").display()));
+    tmux.wait_for("✓ registered", START);
+    let mut call = Command::new(binary::icephone());
+    call.args(["--no-sound", "-c"]).arg(lab.account("bob")).args(["call", "alice", "--tune", "--duration", "60s"]);
+    let caller = Caller(call.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let screen = tmux.settled("the caller", START, |screen| {
+        screen.contains("is calling: a answers, x refuses") && screen.contains(" ms (") && screen.contains("host-host")
+    });
+    insta::assert_snapshot!("incoming_80x24", normalised(&screen));
+    tmux.keys(&["a"]);
+    tmux.wait("a promoted call", STEP, |screen| screen.contains("talking") && screen.contains("✓ promote"));
+    drop(caller);
+    tmux.keys(&["x"]);
+    tmux.wait_for("we hung up", STEP);
+    tmux.keys(&["q"]);
+    tmux.wait("the shell", STEP, |screen| !screen.contains("Media path") && screen.contains("prompt>"));
+    assert_restored(tmux);
+    lab.stop().unwrap();
 }
