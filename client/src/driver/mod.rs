@@ -16,4 +16,3 @@ pub mod stream;
 pub mod tls;
 mod translate;
 pub mod udp;
-mod wiretap;
