@@ -146,6 +146,5 @@ pub(crate) fn clock(ms: u64) -> String {
 
 /// How long the call has been talking, or lasted.
 pub(crate) fn talk_time(call: &CallSnapshot, now_ms: u64) -> String {
-    let until_ms = call.ended_ms.unwrap_or(now_ms);
-    call.answered_ms.map_or_else(|| "--:--".to_owned(), |answered| clock(until_ms.saturating_sub(answered)))
+    call.answered_ms.map_or_else(|| "--:--".to_owned(), |answered| clock(now_ms.saturating_sub(answered)))
 }
