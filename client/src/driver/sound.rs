@@ -195,15 +195,19 @@ impl Sound {
     }
 
     fn open(&mut self) {
-        let SoundChoice::Cards { input, output, .. } = &self.choice else { return };
+        let SoundChoice::Cards { input, output, output_only } = &self.choice else { return };
         if self.devices.is_some() || self.opening.is_some() || self.null_told {
             return;
         }
         let (done, opening) = mpsc::channel();
         let wake = Arc::clone(&self.wake);
         let waker = Arc::clone(&self.wake);
-        let options =
-            DeviceOptions { input: input.clone(), output: output.clone(), wake: Arc::new(move || waker.notify_one()) };
+        let options = DeviceOptions {
+            input: input.clone(),
+            output: output.clone(),
+            output_only: *output_only,
+            wake: Arc::new(move || waker.notify_one()),
+        };
         tokio::task::spawn_blocking(move || {
             let _ = done.send(quietly(|| device::open(&options)));
             wake.notify_one();

@@ -33,7 +33,7 @@ const FAULTS_MAX: usize = 8;
 pub(super) fn open(options: &DeviceOptions) -> Result<Devices, DeviceError> {
     let host = cpal::default_host();
     let (faults, heard) = sync_channel(FAULTS_MAX);
-    let input = find(&host, options.input.as_deref(), "input")?;
+    let input = if options.output_only { None } else { find(&host, options.input.as_deref(), "input")? };
     let output = find(&host, options.output.as_deref(), "output")?;
     let mut devices =
         Devices { microphone: None, loudspeaker: None, description: String::new(), faults: heard, streams: Vec::new() };

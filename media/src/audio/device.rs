@@ -16,6 +16,8 @@ pub struct DeviceOptions {
     pub input: Option<String>,
     /// Part of an output's name; `None`: the default one.
     pub output: Option<String>,
+    /// Leave the microphone closed: something else speaks.
+    pub output_only: bool,
     /// Called from the card's thread; must not block.
     pub wake: Arc<dyn Fn() + Send + Sync>,
 }
