@@ -1,8 +1,8 @@
 //! Events in words: one line a person can read, the same in the log screen, in `call` and in `demo`.
 
 use crate::api::{
-    AccountChange, CallChange, CallStats, CandidateKind, CandidateView, Direction, EngineChange, Event, EventBody,
-    MediaDirection, PathCause, Protection, RttOrigin, ServerOutcome, Transport,
+    AccountChange, CallChange, CallState, CallStats, CandidateKind, CandidateView, Direction, EngineChange, Event,
+    EventBody, MediaDirection, PathCause, Protection, RttOrigin, ServerOutcome, Transport,
 };
 
 /// What happened, in one line without time and id. `None` for what comes every second or repeats another event.
@@ -32,6 +32,19 @@ pub fn rtt_origin(origin: RttOrigin) -> &'static str {
     match origin {
         RttOrigin::Rtcp => "RTCP",
         RttOrigin::Stun => "STUN check",
+    }
+}
+
+pub fn state_of_call(state: CallState) -> &'static str {
+    match state {
+        CallState::Gathering => "gathering candidates",
+        CallState::Inviting => "inviting",
+        CallState::Ringing => "ringing",
+        CallState::EarlyMedia => "early media",
+        CallState::Talking => "talking",
+        CallState::Held => "on hold",
+        CallState::Ending => "ending",
+        CallState::Ended => "ended",
     }
 }
 
@@ -115,7 +128,7 @@ fn of_call(change: &CallChange) -> Option<String> {
     let text = match change {
         CallChange::Created { direction: Direction::Outgoing, peer, .. } => format!("calling {peer}"),
         CallChange::Created { direction: Direction::Incoming, peer, .. } => format!("call from {peer}"),
-        CallChange::State { state } => format!("{state:?}").to_lowercase(),
+        CallChange::State { state } => state_of_call(*state).to_owned(),
         CallChange::Gathered { candidates, servers, took_ms } => {
             format!("gathered {} in {took_ms} ms{}", inventory(candidates), failures(servers))
         }

@@ -1,8 +1,13 @@
 //! Speech both ways through the lab on loopback.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
-use tests::lab::run::tool;
+use nix::sys::signal::Signal;
+use tests::binary::icephone;
+use tests::lab::edge::{Lab, text};
+use tests::lab::run::{Process, tool};
 use tests::recognise::similarity;
 
 const SENTENCES: [&str; 2] = [
@@ -13,7 +18,6 @@ const SENTENCES: [&str; 2] = [
 /// A spoken sentence as a 48 kHz mono file.
 fn speak(folder: &Path, name: &str, sentence: &str) -> PathBuf {
     let (raw, file) = (folder.join(format!("{name}-raw.wav")), folder.join(format!("{name}.wav")));
-    let text = |path: &Path| path.to_string_lossy().into_owned();
     tool("espeak-ng", &["-v", "en-us", "-s", "150", "-w", &text(&raw), sentence]).expect("espeak-ng speaks");
     tool("sox", &[text(&raw).as_str(), "-r", "48000", "-c", "1", "-b", "16", &text(&file)]).expect("sox resamples");
     file
@@ -36,4 +40,86 @@ fn the_two_sentences_are_told_apart() {
         assert!(same > 0.99, "{name}: {same}");
         assert!(different < 0.5, "{name}: {different}");
     }
+}
+
+/// One call through a lab of its own: what each side recorded.
+fn call(folder: &Path, transport: &str, policy: &str) -> Result<[Vec<i16>; 2], String> {
+    let lab = Lab::start(None, &[])?;
+    let file = |name: &str| folder.join(format!("{transport}-{policy}-{name}.wav"));
+    let speech = [0, 1].map(|n| text(&folder.join(["a.wav", "b.wav"][n])));
+    let recordings = ["alice", "bob"].map(|name| text(&file(name)));
+    let (alice, bob) = (text(&lab.account("alice")), text(&lab.account("bob")));
+    let both = ["--transport", transport, "--path", policy, "--json"];
+    let bot_arguments = ["bot", "--config", &bob, "--play", &speech[1], "--record", &recordings[1]];
+    let mut bot = Process::start(None, &icephone(), &[&bot_arguments[..], &both[..]].concat());
+    bot.wait_line("relay credentials", Duration::from_secs(30), |line| line.contains("\"credentials-received\""))?;
+    let to = lab.aor("bob")?;
+    let arguments =
+        ["call", &to, "--config", &alice, "--play", &speech[0], "--record", &recordings[0], "--duration", "7s"];
+    let mut call = Process::start(None, &icephone(), &[&arguments[..], &both[..]].concat());
+    let status = call.wait_exit(Duration::from_secs(60))?;
+    if !status.success() {
+        return Err(format!(
+            "the call ended with {status}:\n{}\nbot:\n{}",
+            call.output().join("\n"),
+            bot.output().join("\n")
+        ));
+    }
+    bot.wait_line("the end of the call", Duration::from_secs(10), |line| line.contains("\"ended\""))?;
+    bot.signal(Signal::SIGINT);
+    bot.wait_exit(Duration::from_secs(10))?;
+    lab.stop()?;
+    Ok(["alice", "bob"].map(|name| samples(&file(name))))
+}
+
+/// Calls with each policy on both sides at once; each recording must be recognised, and not taken for the other sentence.
+fn speech_goes_both_ways_over(transport: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said =
+        [("a", SENTENCES[0]), ("b", SENTENCES[1])].map(|(name, text)| samples(&speak(folder.path(), name, text)));
+    let policies = ["all", "no-host", "relay-only", "relay-tcp-only"];
+    let failures: Vec<String> = thread::scope(|scope| {
+        let runs: Vec<_> = policies
+            .iter()
+            .map(|policy| {
+                let (folder, said) = (folder.path(), &said);
+                scope.spawn(move || judge(call(folder, transport, policy)?, said))
+            })
+            .collect();
+        let results = policies.iter().zip(runs).map(|(policy, run)| (policy, run.join().expect("a run")));
+        results
+            .filter_map(|(policy, result)| result.err().map(|error| format!("{transport}, {policy}: {error}")))
+            .collect()
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Alice must have heard the second sentence, Bob the first.
+fn judge([alice, bob]: [Vec<i16>; 2], said: &[Vec<i16>; 2]) -> Result<(), String> {
+    for (who, heard, right, wrong) in [("alice", alice, &said[1], &said[0]), ("bob", bob, &said[0], &said[1])] {
+        let (same, other) = (similarity(right, &heard), similarity(wrong, &heard));
+        println!("{who}: {same:.3}, the other sentence {other:.3}");
+        if same < 0.9 || other >= 0.5 {
+            return Err(format!(
+                "{who} recorded {} samples: {same:.3} like what was said, {other:.3} like the other",
+                heard.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn speech_goes_both_ways_with_each_policy_over_tls() {
+    speech_goes_both_ways_over("tls");
+}
+
+#[test]
+fn speech_goes_both_ways_with_each_policy_over_tcp() {
+    speech_goes_both_ways_over("tcp");
+}
+
+#[test]
+fn speech_goes_both_ways_with_each_policy_over_udp() {
+    speech_goes_both_ways_over("udp");
 }

@@ -1,123 +1,91 @@
-//! Hundreds of calls with one bot process: nothing may grow and nothing may be left.
+//! Hundreds of short calls with one bot process: its memory, descriptors and threads, and what the edge holds, must not
+//! grow. Minutes long, so it runs with `tests/run --soak` only.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-use tests::lab::edge::Lab;
-use tests::lab::phone::{Phone, Usage};
-use tests::lab::run::now;
+use tests::binary::icephone;
+use tests::lab::edge::{Lab, text};
+use tests::lab::run::Process;
 
-/// Calls before the first look: caches, buffers and the allocator's arenas have their size then.
-const WARM: usize = 100;
+/// Calls before the first measurement of memory: caches and buffers have their size by then.
+const WARM_UP: usize = 100;
 const CALLS: usize = 600;
 /// Calls at once.
-const AT_ONCE: usize = 20;
-/// How much the bot may grow between the looks.
-const GROWTH_KIB_MAX: u64 = 2048;
-/// For one call of 2 s, with its registration before and after.
-const CALL_LIMIT: Duration = Duration::from_secs(60);
-/// What a call leaves for a while (RFC 3261 §17: transactions end after at most 32 s) is gone after this.
-const SETTLED_LIMIT: Duration = Duration::from_secs(45);
+const PARALLEL: usize = 4;
+/// What memory may grow by from call 100 to call 600, in kB.
+const GROWTH_MAX_KB: u64 = 2048;
 
-/// What the bot and the edge hold, apart from memory.
-#[derive(Debug, PartialEq, Eq)]
-struct Held {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Footprint {
+    rss_kb: u64,
     descriptors: usize,
     threads: usize,
-    registrations: usize,
-    allocations: usize,
-    streams: u64,
 }
 
-fn held(edge: &Lab, bot: u32) -> Held {
-    let usage = Usage::of(bot).unwrap();
-    let list = edge.control("list").unwrap();
-    let count = |key: &str| list.get(key).and_then(Value::as_array).map_or(usize::MAX, Vec::len);
-    Held {
-        descriptors: usage.descriptors,
-        threads: usage.threads,
-        registrations: count("registrations"),
-        allocations: count("allocations"),
-        streams: list["streams"].as_u64().unwrap(),
+fn footprint(pid: u32) -> Footprint {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the bot runs");
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
+    let rss_kb = rss.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+    Footprint { rss_kb, descriptors: count("fd"), threads: count("task") }
+}
+
+/// One call of two seconds; what it wrote if it failed.
+fn call(lab: &Lab, to: &str) -> Result<(), String> {
+    let alice = text(&lab.account("alice"));
+    let arguments = ["call", to, "--config", &alice, "--tune", "--duration", "2s"];
+    let mut process = Process::start(None, &icephone(), &arguments);
+    let status = process.wait_exit(Duration::from_secs(60))?;
+    if status.success() { Ok(()) } else { Err(format!("{status}\n{}", process.output().join("\n"))) }
+}
+
+fn calls(lab: &Lab, to: &str, count: usize) {
+    let worker = || -> Result<(), String> { (0..count / PARALLEL).try_for_each(|_| call(lab, to)) };
+    let results: Vec<Result<(), String>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..PARALLEL).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().map(|worker| worker.join().expect("a worker")).collect()
+    });
+    for result in results {
+        result.unwrap_or_else(|error| panic!("a call failed: {error}"));
     }
 }
 
-/// Waits until the bot has tried its relays and given them back; what it holds then.
-fn idle(edge: &Lab, bot: u32) -> Held {
-    let until = now() + SETTLED_LIMIT;
-    let mut last = held(edge, bot);
+/// Waits until the edge holds only what it held before: the bot's registration and its probes.
+fn settled(lab: &Lab, before: &serde_json::Value) {
+    let count = |list: &serde_json::Value, key: &str| list[key].as_array().map(Vec::len);
+    let until = tests::lab::run::now() + Duration::from_secs(40);
     loop {
-        thread::sleep(Duration::from_secs(1));
-        let next = held(edge, bot);
-        if next == last && (next.registrations, next.allocations) == (1, 0) {
-            return next;
-        }
-        assert!(now() < until, "the bot does not come to rest: {next:?}");
-        last = next;
-    }
-}
-
-/// Waits until the bot and the edge hold what they held before.
-fn wait_settled(edge: &Lab, bot: u32, before: &Held) {
-    let until = now() + SETTLED_LIMIT;
-    loop {
-        let after = held(edge, bot);
-        if after == *before {
+        let list = lab.control("list").expect("a list");
+        let same = ["registrations", "allocations"].iter().all(|key| count(&list, key) == count(before, key));
+        if same {
             return;
         }
-        assert!(
-            now() < until,
-            "{SETTLED_LIMIT:?} after the last call it holds\n{after:?}, before the first one\n{before:?}"
-        );
-        // Only a pause between looks: what is waited for has its own limit.
-        thread::sleep(Duration::from_millis(200));
+        assert!(tests::lab::run::now() < until, "the edge held {before} and now holds {list}");
+        thread::yield_now();
     }
-}
-
-fn call_all(edge: &Lab, count: usize) {
-    let started = AtomicUsize::new(0);
-    let account = edge.account("alice").to_string_lossy().into_owned();
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while started.fetch_add(1, Ordering::Relaxed) < count {
-                    let call = ["-c", &account, "--no-sound", "call", "bob", "--tune", "--duration", "2s", "--json"];
-                    let mut phone = Phone::start(&call);
-                    let code = phone.exit_code(CALL_LIMIT).unwrap();
-                    let output = phone.process.output().join("\n");
-                    assert_eq!(code, Some(0), "{}\n{output}", phone.errors());
-                }
-            });
-        }
-    });
 }
 
 #[test]
-#[ignore = "takes minutes: tests/run --soak"]
-fn soak_six_hundred_calls_leave_one_bot_as_it_was() {
-    let edge = Lab::start(None, &[]).unwrap();
-    let mut bot = Phone::bot(&edge.account("bob"), &["--ring", "200ms", "--calls-max", "100"]).unwrap();
-    // Each relay transport has been tried, and its allocation is gone.
-    bot.event_with("\"event\":\"relay-probed\"", Duration::from_secs(20)).unwrap();
-    let pid = bot.process.pid();
-    let before = idle(&edge, pid);
-    let start = now();
-    call_all(&edge, WARM);
-    wait_settled(&edge, pid, &before);
-    let warm = Usage::of(pid).unwrap();
-    call_all(&edge, CALLS - WARM);
-    wait_settled(&edge, pid, &before);
-    let end = Usage::of(pid).unwrap();
-    println!(
-        "RSS after {WARM} calls {} KiB, after {CALLS} calls {} KiB, {:?}; {before:?}",
-        warm.rss_kib,
-        end.rss_kib,
-        now() - start
-    );
-    assert!(end.rss_kib <= warm.rss_kib + GROWTH_KIB_MAX, "it grew from {warm:?} to {end:?}");
-    assert_eq!(bot.stop().unwrap(), Some(0), "{}", bot.errors());
-    edge.wait_empty(Duration::from_secs(10)).unwrap();
-    edge.stop().unwrap();
+#[ignore = "takes minutes; tests/run --soak"]
+fn soak_six_hundred_calls_leave_a_bot_as_it_was() {
+    let lab = Lab::start(None, &[]).expect("a lab");
+    let echo = text(&lab.account("echo"));
+    let mut bot = Process::start(None, &icephone(), &["bot", "--config", &echo, "--ring", "0s", "--json"]);
+    bot.wait_line("credentials", Duration::from_secs(30), |line| line.contains("\"credentials-received\""))
+        .expect("a bot");
+    let to = lab.aor("echo").expect("an aor");
+    let before = lab.control("list").expect("a list");
+    let fresh = footprint(bot.pid());
+    calls(&lab, &to, WARM_UP);
+    settled(&lab, &before);
+    let warm = footprint(bot.pid());
+    calls(&lab, &to, CALLS - WARM_UP);
+    settled(&lab, &before);
+    let done = footprint(bot.pid());
+    println!("before: {fresh:?}\nafter {WARM_UP}: {warm:?}\nafter {CALLS}: {done:?}");
+    assert!(done.rss_kb <= warm.rss_kb + GROWTH_MAX_KB, "memory grew from {warm:?} to {done:?}");
+    assert_eq!(done.descriptors, fresh.descriptors, "descriptors before call 1 and after call {CALLS}");
+    assert!(done.threads <= warm.threads, "threads grew from {warm:?} to {done:?}");
+    lab.stop().expect("the lab ends");
 }

@@ -1,480 +1,246 @@
-//! Every wrong input that a user can meet: one clear sentence, the exit code, no panic, nothing left at the edge.
-//!
-//! Each row of the table runs the built program in a world of its own, so that rows run beside each other.
+//! Everything a user gets wrong, against the built program: the exit code, one sentence that says what failed, where and
+//! what to do (as a snapshot), no panic, and nothing left at the edge.
 
-use std::net::UdpSocket;
-use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tests::lab::edge::Lab;
-use tests::lab::phone::Phone;
+use tests::binary::icephone;
+use tests::lab::edge::{Lab, text};
+use tests::lab::run::Process;
 
-/// Rows at once: they wait more than they work.
-const WORKERS: usize = 6;
-/// For one step of a row; generous, because the whole workspace is tested beside it.
-const STEP: Duration = Duration::from_secs(40);
+/// The whole of one wrong input, generous: registration may wait for two transports.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// One wrong input. In arguments `{alice}`, `{bob}` are the edge's accounts, `{dns}`, `{sip}`, `{tls}` its addresses,
-/// `{folder}` a folder of the row with the files of [`write_files`], `{closed}` an address that nobody listens at.
-#[derive(Clone, Copy)]
-struct Row {
+/// What a case may use.
+struct Place {
+    lab: Lab,
+    folder: PathBuf,
+}
+
+impl Place {
+    /// `alice.toml` with one text replaced, or lines added: a new file that only its owner may read.
+    fn alice_with(&self, name: &str, change: impl FnOnce(String) -> String) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+        let original = self.lab.account_text("alice").expect("alice.toml");
+        let changed = change(original.clone());
+        assert_ne!(changed, original, "{name}: nothing was changed in\n{original}");
+        // Beside the original, because its paths are relative to it.
+        let path = self.lab.folder().join(format!("{name}.toml"));
+        std::fs::write(&path, changed).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mode");
+        text(&path)
+    }
+
+    fn alice(&self) -> String {
+        text(&self.lab.account("alice"))
+    }
+
+    fn dns(&self) -> String {
+        self.lab.setting("alice", "dns").expect("a name server")
+    }
+
+    /// A bot on Bob's account that has registered.
+    fn bob(&self, arguments: &[&str]) -> Process {
+        let config = text(&self.lab.account("bob"));
+        let arguments = [&["bot", "--config", &config, "--json"], arguments].concat();
+        let mut bot = Process::start(None, &icephone(), &arguments);
+        bot.wait_line("credentials", LIMIT, |line| line.contains("\"credentials-received\"")).expect("a bot");
+        bot
+    }
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// One wrong input: what is typed, what must come out, and who else is there.
+struct Case {
     name: &'static str,
     code: i32,
-    arguments: &'static str,
-    /// Arguments of `icephone lab`; `None`: there is no edge.
-    edge: Option<&'static str>,
-    /// Bob's bot, with these arguments.
-    bob: Option<&'static str>,
-    /// What the edge is told to do wrong.
-    fault: Option<&'static str>,
-    act: Act,
+    run: fn(&Place) -> (Vec<String>, Option<Process>),
+    /// Faults for the edge's control socket while it runs.
+    faults: &'static [&'static str],
 }
 
-#[derive(Clone, Copy)]
-enum Act {
-    /// The program ends by itself.
-    None,
-    /// Ctrl-C once this stands in its output.
-    Interrupt(&'static str),
-    /// Bob is told to end once this stands in its output.
-    BobLeaves(&'static str),
+fn case(name: &'static str, code: i32, run: fn(&Place) -> (Vec<String>, Option<Process>)) -> Case {
+    Case { name, code, run, faults: &[] }
 }
 
-const ALONE: Row = Row { name: "", code: 0, arguments: "", edge: None, bob: None, fault: None, act: Act::None };
-const EDGE: Row = Row { edge: Some(""), ..ALONE };
+fn aor(place: &Place, name: &str) -> String {
+    place.lab.aor(name).expect("an aor")
+}
 
-const ROWS: &[Row] = &[
-    // First, because it takes longest (RFC 3261 §17.1.1.2, timer B): the others run beside it.
-    Row { name: "closed port, UDP", code: 12, arguments: "--no-sound call sip:bob@{closed}", ..ALONE },
-    // The command line.
-    Row { name: "no address to call", code: 2, arguments: "call", ..ALONE },
-    Row { name: "an unknown flag", code: 2, arguments: "call sip:x@192.0.2.1 --nonsense", ..ALONE },
-    Row { name: "a time without unit", code: 2, arguments: "call sip:x@192.0.2.1 --duration 10x", ..ALONE },
-    Row { name: "digits that no telephone has", code: 2, arguments: "call sip:x@192.0.2.1 --dtmf 12z", ..ALONE },
-    Row { name: "not a SIP address", code: 2, arguments: "call sip: --no-sound", ..ALONE },
-    Row { name: "a log that cannot be written", code: 3, arguments: "--log-file {folder}/none/log register", ..ALONE },
-    // The configuration.
-    Row { name: "malformed config", code: 3, arguments: "-c {folder}/malformed.toml call bob", ..ALONE },
-    Row { name: "unknown config key", code: 3, arguments: "-c {folder}/unknown-key.toml call bob", ..ALONE },
-    Row { name: "missing config", code: 3, arguments: "-c {folder}/missing.toml call bob", ..ALONE },
-    Row { name: "no account", code: 3, arguments: "-c {folder}/empty.toml call bob", ..ALONE },
-    Row {
-        name: "missing CA file",
-        code: 3,
-        arguments: "-c {folder}/empty.toml --tls-ca {folder}/no.pem call sip:x@y",
-        ..ALONE
-    },
-    Row { name: "a listening address in use", code: 3, arguments: "--listen {dns} bot", ..EDGE },
-    Row { name: "a listening address of another machine", code: 3, arguments: "--listen 192.0.2.1:5060 bot", ..ALONE },
-    // Files.
-    Row { name: "missing WAV", code: 3, arguments: "-c {alice} call bob --play {folder}/missing.wav", ..EDGE },
-    Row { name: "unreadable WAV", code: 3, arguments: "-c {alice} call bob --play {folder}/text.wav", ..EDGE },
-    Row { name: "a folder as WAV", code: 3, arguments: "-c {alice} call bob --play {folder}", ..EDGE },
-    Row {
-        name: "nowhere to record",
-        code: 3,
-        arguments: "-c {alice} --no-sound call bob --record {folder}/none/x.wav",
-        ..EDGE
-    },
-    Row {
-        name: "full disk",
-        code: 3,
-        arguments: "-c {alice} --no-sound call bob --tune --duration 20s --record /dev/full",
-        bob: Some(""),
-        ..EDGE
-    },
-    // DNS.
-    Row { name: "unknown host", code: 10, arguments: "--no-sound --dns {dns} call sip:bob@nowhere.test", ..EDGE },
-    Row { name: "unknown domain", code: 10, arguments: "-c {alice} --aor sip:alice@nowhere.test register", ..EDGE },
-    Row { name: "unknown edge", code: 10, arguments: "-c {alice} --edge nowhere.lab.test register", ..EDGE },
-    Row { name: "no DNS", code: 10, arguments: "-c {alice} --dns {closed} register", ..EDGE },
-    Row {
-        name: "no DNS for a call without account",
-        code: 10,
-        arguments: "--no-sound --dns {closed} call sip:bob@nowhere.test",
-        ..ALONE
-    },
-    Row {
-        name: "DNS that does not answer",
-        code: 10,
-        arguments: "-c {alice} register",
-        fault: Some("dns silent"),
-        ..EDGE
-    },
-    // The connection.
-    Row { name: "closed port, TCP", code: 12, arguments: "--no-sound --transport tcp call sip:bob@{closed}", ..ALONE },
-    Row {
-        name: "closed port, TLS",
-        code: 12,
-        arguments: "-c {alice} --edge {closed} --transport tls register",
-        ..EDGE
-    },
-    Row { name: "bad certificate", code: 11, arguments: "-c {folder}/alice-without-ca.toml register", ..EDGE },
-    Row {
-        name: "bad certificate in a call",
-        code: 11,
-        arguments: "-c {folder}/alice-without-ca.toml --no-sound call bob",
-        ..EDGE
-    },
-    // The account.
-    Row { name: "wrong password", code: 13, arguments: "-c {folder}/alice-wrong.toml register", ..EDGE },
-    Row {
-        name: "wrong password in a call",
-        code: 13,
-        arguments: "-c {folder}/alice-wrong.toml --no-sound call bob",
-        ..EDGE
-    },
-    Row {
-        name: "registration refused",
-        code: 14,
-        arguments: "-c {alice} register",
-        fault: Some("sip refuse REGISTER 403"),
-        ..EDGE
-    },
-    // The callee.
-    Row { name: "unknown user", code: 30, arguments: "-c {alice} --no-sound call nobody", ..EDGE },
-    Row {
-        name: "refused",
-        code: 30,
-        arguments: "-c {alice} --no-sound call bob",
-        fault: Some("sip refuse INVITE 603"),
-        ..EDGE
-    },
-    Row {
-        name: "no encryption in common",
-        code: 30,
-        arguments: "-c {alice} --no-sound call bob",
-        bob: Some("--srtp off"),
-        ..EDGE
-    },
-    Row { name: "busy", code: 31, arguments: "-c {alice} --no-sound call bob", bob: Some("--calls-max 0"), ..EDGE },
-    Row {
-        name: "no answer",
-        code: 32,
-        arguments: "-c {alice} --no-sound call bob --ring-timeout 1s",
-        bob: Some("--ring 60s"),
-        ..EDGE
-    },
-    // Relays and paths.
-    Row {
-        name: "no relay service under relay-only",
-        code: 20,
-        arguments: "-c {alice} --no-sound --path relay-only call bob",
-        edge: Some("--no-mras"),
-        ..EDGE
-    },
-    Row {
-        name: "relay credentials refused under relay-only",
-        code: 20,
-        arguments: "-c {alice} --no-sound --path relay-only call bob",
-        fault: Some("mras refuse 403"),
-        ..EDGE
-    },
-    Row {
-        name: "relay refused under relay-only",
-        code: 21,
-        arguments: "-c {alice} --no-sound --path relay-only call bob",
-        fault: Some("relay refuse 486"),
-        ..EDGE
-    },
-    Row {
-        name: "relay mute under relay-only",
-        code: 21,
-        arguments: "-c {alice} --no-sound --path relay-only call bob",
-        fault: Some("relay mute"),
-        ..EDGE
-    },
-    Row {
-        name: "no path",
-        code: 40,
-        arguments: "-c {alice} --no-sound --path relay-only call bob --tune --duration 4s",
-        bob: Some(""),
-        fault: Some("relay blackhole"),
-        ..EDGE
-    },
-    Row {
-        name: "one-way",
-        code: 42,
-        arguments: "--no-sound --srtp off call sip:bob@{deaf} --tune --duration 1s",
-        ..ALONE
-    },
-    // Ends that are no failure.
-    Row {
-        name: "the callee hangs up early",
-        code: 0,
-        arguments: "-c {alice} --no-sound call bob --tune --duration 60s --json",
-        bob: Some(""),
-        act: Act::BobLeaves("\"event\":\"stats\""),
-        ..EDGE
-    },
-    Row {
-        name: "Ctrl-C while registering",
-        code: 130,
-        arguments: "-c {alice} register --json",
-        fault: Some("sip silent"),
-        act: Act::Interrupt("\"event\":\"srv-selected\""),
-        ..EDGE
-    },
-    Row {
-        name: "Ctrl-C while ringing",
-        code: 130,
-        arguments: "-c {alice} --no-sound call bob --json",
-        bob: Some("--ring 60s"),
-        act: Act::Interrupt("\"state\":\"ringing\""),
-        ..EDGE
-    },
-    Row {
-        name: "Ctrl-C in a call",
-        code: 130,
-        arguments: "-c {alice} --no-sound call bob --tune --json",
-        bob: Some(""),
-        act: Act::Interrupt("\"event\":\"stats\""),
-        ..EDGE
-    },
-];
+fn cases() -> Vec<Case> {
+    servers().into_iter().chain(files()).chain(callees()).chain(usage()).collect()
+}
+
+/// Servers that are not there, or not to be trusted, or do not trust us.
+fn servers() -> Vec<Case> {
+    vec![
+        case("unknown host", 10, |p| {
+            (words(&format!("call sip:bob@nowhere.test --dns {} --duration 1s", p.dns())), None)
+        }),
+        case("no DNS", 10, |p| {
+            let config = p.alice_with("no-dns", |t| t.replace(&p.dns(), "127.0.0.1:1"));
+            (words(&format!("call {} --config {config} --duration 1s", aor(p, "bob"))), None)
+        }),
+        case("closed port", 12, |p| {
+            (words(&format!("call {} --config {} --edge 127.0.0.1:1 --transport tcp", aor(p, "bob"), p.alice())), None)
+        }),
+        case("bad certificate", 11, |p| {
+            let config = p.alice_with("no-ca", |t| {
+                t.lines().filter(|l| !l.contains("ca.pem")).map(|l| format!("{l}\n")).collect()
+            });
+            (words(&format!("call {} --config {config} --transport tls", aor(p, "bob"))), None)
+        }),
+        case("wrong password", 13, |p| {
+            let config = p.alice_with("wrong-password", |t| {
+                let line = t.lines().find(|l| l.trim_start().starts_with("password")).expect("a password").to_owned();
+                t.replace(&line, "password = \"not-the-password\"")
+            });
+            (words(&format!("register --config {config}")), None)
+        }),
+    ]
+}
+
+/// People who cannot be reached, and media that cannot flow.
+fn callees() -> Vec<Case> {
+    vec![
+        case("unknown user", 30, |p| (words(&format!("call nobody --config {}", p.alice())), None)),
+        case("busy", 31, |p| {
+            (words(&format!("call {} --config {}", aor(p, "bob"), p.alice())), Some(p.bob(&["--calls-max", "0"])))
+        }),
+        case("no answer", 32, |p| {
+            let bot = p.bob(&["--ring", "50s"]);
+            (words(&format!("call {} --config {} --ring-timeout 2s", aor(p, "bob"), p.alice())), Some(bot))
+        }),
+        Case {
+            faults: &["relay refuse 403"],
+            ..case("relay refused", 21, |p| {
+                let bot = p.bob(&[]);
+                (words(&format!("call {} --config {} --path relay-only", aor(p, "bob"), p.alice())), Some(bot))
+            })
+        },
+        Case {
+            faults: &["relay blackhole"],
+            ..case("no path", 40, |p| {
+                let bot = p.bob(&["--path", "relay-only"]);
+                (words(&format!("call {} --config {} --path relay-only", aor(p, "bob"), p.alice())), Some(bot))
+            })
+        },
+    ]
+}
+
+/// Files that are wrong, or missing, or cannot be written.
+fn files() -> Vec<Case> {
+    vec![
+        case("malformed config", 3, |p| {
+            let config = p.alice_with("malformed", |t| t + "\n[[account]\naor = 5\n");
+            (words(&format!("call {} --config {config}", aor(p, "bob"))), None)
+        }),
+        case("unknown key in the config", 3, |p| {
+            let config = p.alice_with("unknown-key", |t| t.replacen("aor", "passwort = \"x\"\naor", 1));
+            (words(&format!("register --config {config}")), None)
+        }),
+        case("missing config", 3, |p| (words(&format!("register --config {}/none.toml", p.folder.display())), None)),
+        case("missing WAV", 3, |p| {
+            (
+                words(&format!("call {} --config {} --play {}/none.wav", aor(p, "bob"), p.alice(), p.folder.display())),
+                None,
+            )
+        }),
+        case("a file that is no WAV", 3, |p| {
+            (words(&format!("call {} --config {} --play {}", aor(p, "bob"), p.alice(), p.alice())), None)
+        }),
+        case("full disk", 3, |p| {
+            let bot = p.bob(&[]);
+            (
+                words(&format!("call {} --config {} --record /dev/full --duration 2s", aor(p, "bob"), p.alice())),
+                Some(bot),
+            )
+        }),
+    ]
+}
+
+/// Command lines that make no sense.
+fn usage() -> Vec<Case> {
+    vec![
+        case("no URI", 2, |_| (words("call"), None)),
+        case("a flag that does not exist", 2, |_| (words("call sip:bob@192.0.2.7 --loud"), None)),
+        case("a digit that is none", 2, |p| {
+            (words(&format!("call {} --config {} --dtmf 12x", aor(p, "bob"), p.alice())), None)
+        }),
+    ]
+}
+
+/// Ports, folders and times differ from run to run.
+fn normal(line: &str, place: &Place) -> String {
+    let line = line.replace(&text(&place.lab.folder()), "LAB").replace(&text(&place.folder), "FOLDER");
+    let mut normal = String::new();
+    let mut rest = line.as_str();
+    while let Some((before, after)) = rest.split_once("127.0.0.1:") {
+        let digits = after.chars().take_while(char::is_ascii_digit).count();
+        let port = if &after[..digits] == "1" { "1" } else { "PORT" };
+        let _ = write!(normal, "{before}127.0.0.1:{port}");
+        rest = &after[digits..];
+    }
+    normal.push_str(rest);
+    // How many pairs were checked depends on who was faster.
+    match normal.split_once("none of ") {
+        Some((before, after)) if after.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("{before}none of N{}", after.trim_start_matches(|c: char| c.is_ascii_digit()))
+        }
+        Some(_) | None => normal,
+    }
+}
+
+/// What the user reads at the end: the last line on the standard error stream that says something.
+fn run(case: &Case, place: &Place) -> Result<String, String> {
+    for fault in case.faults {
+        place.lab.control(fault)?;
+    }
+    let (arguments, bot) = (case.run)(place);
+    let mut process = Process::start_with(None, &icephone(), &arguments, |command| {
+        command.env("XDG_CONFIG_HOME", &place.folder).stdout(std::process::Stdio::null());
+    });
+    let status = process.wait_exit(LIMIT)?;
+    let output = process.output().join("\n");
+    if status.code() != Some(case.code) {
+        return Err(format!("ended with {status} and not {}:\n{output}", case.code));
+    }
+    if output.contains("panicked") || output.contains("RUST_BACKTRACE") {
+        return Err(format!("panicked:\n{output}"));
+    }
+    if !output.lines().any(|line| line.starts_with("icephone: ") || line.starts_with("error: ")) {
+        return Err(format!("says nothing:\n{output}"));
+    }
+    if !case.faults.is_empty() {
+        place.lab.control("relay well")?;
+    }
+    if let Some(mut bot) = bot {
+        bot.signal(Signal::SIGINT);
+        bot.wait_exit(LIMIT)?;
+    }
+    place.lab.wait_empty(Duration::from_secs(5))?;
+    Ok(normal(&output, place))
+}
 
 #[test]
-fn every_wrong_input_ends_with_its_code_and_one_sentence_and_leaves_nothing_behind() {
-    let only = std::env::var("ROW").ok();
-    let rows: Vec<&Row> = ROWS.iter().filter(|row| only.as_ref().is_none_or(|only| row.name.contains(only))).collect();
-    let (next, results) = (AtomicUsize::new(0), Mutex::new(vec![None; rows.len()]));
-    thread::scope(|scope| {
-        for _ in 0..WORKERS {
-            scope.spawn(|| {
-                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let index = rows.iter().position(|other| std::ptr::eq(*other, *row)).unwrap();
-                    let result = play(row).map_err(|error| format!("case: {}: {error}", row.name));
-                    results.lock().unwrap()[index] = Some(result);
-                }
-            });
-        }
-    });
-    let results: Vec<Result<String, String>> = results.into_inner().unwrap().into_iter().flatten().collect();
-    assert_eq!(results.len(), rows.len(), "every row has a result");
-    let wrong: Vec<&String> = results.iter().filter_map(|result| result.as_ref().err()).collect();
-    assert!(wrong.is_empty(), "{} of {} rows:\n\n{}", wrong.len(), rows.len(), join(&wrong));
-    if only.is_none() {
-        let told: Vec<&String> = results.iter().flatten().collect();
-        insta::assert_snapshot!("sentences", join(&told));
-    }
-}
-
-fn join(texts: &[&String]) -> String {
-    texts.iter().map(|text| text.trim_end()).collect::<Vec<_>>().join("\n\n")
-}
-
-/// Runs one row; its name, code and sentence.
-fn play(row: &Row) -> Result<String, String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let edge = row.edge.map(|arguments| Lab::start(None, &words(arguments))).transpose()?;
-    write_files(folder.path(), edge.as_ref())?;
-    let deaf = DeafPeer::start()?;
-    let mut bob = match (&edge, row.bob) {
-        (Some(edge), Some(arguments)) => Some(Phone::bot(&edge.account("bob"), &words(arguments))?),
-        _ => None,
-    };
-    if let (Some(edge), Some(fault)) = (&edge, row.fault) {
-        let answer = edge.control(fault)?;
-        if answer.get("ok").is_none() {
-            return Err(format!("{fault}: {answer}"));
-        }
-    }
-    let arguments: Vec<String> = row
-        .arguments
-        .split_whitespace()
-        .map(|word| filled(word, folder.path(), edge.as_ref(), deaf.port))
-        .collect::<Result<_, _>>()?;
-    let mut phone = Phone::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    match row.act {
-        Act::None => {}
-        Act::Interrupt(text) => {
-            phone.event_with(text, STEP)?;
-            phone.process.signal(Signal::SIGINT);
-        }
-        Act::BobLeaves(text) => {
-            phone.event_with(text, STEP)?;
-            if let Some(bob) = &mut bob {
-                bob.stop()?;
+fn every_wrong_input_has_its_sentence_and_its_code_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Place { lab: Lab::start(None, &[]).expect("a lab"), folder: Path::to_owned(folder.path()) };
+    let (mut sentences, mut failures) = (String::new(), Vec::new());
+    for case in cases() {
+        match run(&case, &place) {
+            Ok(output) => {
+                let _ = writeln!(sentences, "== {} ({})\n{output}\n", case.name, case.code);
             }
+            Err(failure) => failures.push(format!("{}: {failure}", case.name)),
         }
     }
-    let code = phone.exit_code(STEP)?;
-    let sentence = phone.errors();
-    let output = phone.process.output().join("\n");
-    if code != Some(row.code) {
-        return Err(format!("exit code {code:?} instead of {}:\n{sentence}{output}", row.code));
-    }
-    check_words(row, &sentence, &output)?;
-    if let Some(bob) = &mut bob {
-        let code = bob.stop()?;
-        if code != Some(0) {
-            return Err(format!("the bot ended with {code:?}: {}", bob.errors()));
-        }
-    }
-    let mut places = vec![(folder.path().to_owned(), "FOLDER"), (phone.home(), "HOME")];
-    if let Some(edge) = edge {
-        // A server told to be silent cannot hear that the phone leaves.
-        if row.fault != Some("sip silent") {
-            edge.wait_empty(Duration::from_secs(10))?;
-        }
-        places.push((edge.folder(), "LAB"));
-        edge.stop()?;
-    }
-    let told = normalised(&sentence, &places);
-    let told: String = told.lines().filter(|line| !line.is_empty()).map(|line| format!("    {line}\n")).collect();
-    Ok(format!("{} ({})\n{told}", row.name, row.code))
-}
-
-/// Whatever fails is told in one sentence; nothing ever panics.
-fn check_words(row: &Row, sentence: &str, output: &str) -> Result<(), String> {
-    for text in [sentence, output] {
-        if ["panicked", "RUST_BACKTRACE", "thread 'main'"].iter().any(|word| text.contains(word)) {
-            return Err(format!("it panicked:\n{text}"));
-        }
-    }
-    let lines: Vec<&str> = sentence.lines().collect();
-    let is_well = match row.code {
-        0 => lines.is_empty(),
-        // The command line parser adds how the command is used.
-        2 => lines.first().is_some_and(|line| line.starts_with("error: ") || line.starts_with("icephone: ")),
-        130 => lines.len() <= 1,
-        _ => matches!(lines[..], [line] if line.starts_with("icephone: ")),
-    };
-    if is_well { Ok(()) } else { Err(format!("not one sentence:\n{sentence}")) }
-}
-
-fn words(text: &str) -> Vec<&str> {
-    text.split_whitespace().collect()
-}
-
-fn filled(word: &str, folder: &Path, edge: Option<&Lab>, deaf: u16) -> Result<String, String> {
-    let mut word = word
-        .replace("{folder}", &folder.to_string_lossy())
-        // tcpmux: nobody listens there.
-        .replace("{closed}", "127.0.0.1:1")
-        .replace("{deaf}", &format!("127.0.0.1:{deaf}"));
-    if let Some(edge) = edge {
-        for name in ["alice", "bob"] {
-            word = word.replace(&format!("{{{name}}}"), &edge.account(name).to_string_lossy());
-        }
-        word = word.replace("{dns}", &edge.setting("alice", "dns")?);
-    }
-    if word.contains('{') { Err(format!("nothing is known about {word}")) } else { Ok(word) }
-}
-
-fn write_files(folder: &Path, edge: Option<&Lab>) -> Result<(), String> {
-    let write = |name: &str, text: &str| {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let open =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(folder.join(name));
-        open.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("{name}: {error}"))
-    };
-    write("malformed.toml", "[[account]]\naor = \"sip:alice@lab.test\n")?;
-    write("unknown-key.toml", "[[account]]\naor = \"sip:alice@lab.test\"\ntransprot = \"tls\"\n")?;
-    write("empty.toml", "")?;
-    write("text.wav", "This is no sound.\n")?;
-    let Some(edge) = edge else { return Ok(()) };
-    let account = edge.account_text("alice")?;
-    let without = |key: &str| account.lines().filter(|line| !line.starts_with(key)).collect::<Vec<_>>().join("\n");
-    write("alice-without-ca.toml", &without("tls.ca"))?;
-    let with_ca = without("password").replace("ca.pem", &edge.folder().join("ca.pem").to_string_lossy());
-    write("alice-wrong.toml", &format!("{with_ca}\npassword = \"wrong\"\n"))
-}
-
-/// The text without what differs from run to run: folders, ports of this machine, times and how many pairs there were.
-fn normalised(text: &str, places: &[(std::path::PathBuf, &str)]) -> String {
-    let mut text = text.to_owned();
-    for (path, name) in places {
-        text = text.replace(&*path.to_string_lossy(), name);
-    }
-    for (before, after, name) in [("127.0.0.1:", "", "PORT"), ("within ", " ms", "N"), ("none of ", " pairs", "N")] {
-        text = replaced(&text, before, after, name);
-    }
-    text
-}
-
-/// The number between `before` and `after` as `name`, wherever there is one.
-fn replaced(text: &str, before: &str, after: &str, name: &str) -> String {
-    let mut parts = text.split(before);
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
-        let is_number = rest.len() < part.len() && rest.starts_with(after);
-        out.push_str(before);
-        out.push_str(if is_number { name } else { &part[..part.len() - rest.len()] });
-        out.push_str(rest);
-    }
-    out
-}
-
-/// A SIP peer without ICE that answers every INVITE at once and then neither hears nor says anything.
-struct DeafPeer {
-    port: u16,
-    ends: std::sync::Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl DeafPeer {
-    fn start() -> Result<Self, String> {
-        let text = |error: std::io::Error| error.to_string();
-        let sip = UdpSocket::bind("127.0.0.1:0").map_err(text)?;
-        sip.set_read_timeout(Some(Duration::from_millis(100))).map_err(text)?;
-        let port = sip.local_addr().map_err(text)?.port();
-        let ends = std::sync::Arc::new(AtomicBool::new(false));
-        let thread = thread::spawn({
-            let ends = ends.clone();
-            move || {
-                let mut buffer = [0; 65_536];
-                while !ends.load(Ordering::Relaxed) {
-                    let Ok((length, from)) = sip.recv_from(&mut buffer) else { continue };
-                    let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                    if let Some(answer) = Self::answer(&request, port) {
-                        let _sent = sip.send_to(answer.as_bytes(), from);
-                    }
-                }
-            }
-        });
-        Ok(Self { port, ends, thread: Some(thread) })
-    }
-
-    /// 200 to everything but an ACK (RFC 3261 §8.2.6), with a session description to an INVITE.
-    fn answer(request: &str, port: u16) -> Option<String> {
-        let method = request.split(' ').next()?;
-        if method == "ACK" || method == "SIP/2.0" {
-            return None;
-        }
-        let mut answer = "SIP/2.0 200 OK\r\n".to_owned();
-        for line in request.lines().take_while(|line| !line.is_empty()) {
-            let name = line.split(':').next().unwrap_or_default();
-            if ["Via", "From", "Call-ID", "CSeq"].contains(&name) {
-                answer += &format!("{line}\r\n");
-            } else if name == "To" {
-                let tag = if line.contains(";tag=") { "" } else { ";tag=deaf" };
-                answer += &format!("{line}{tag}\r\n");
-            }
-        }
-        answer += &format!("Contact: <sip:bob@127.0.0.1:{port}>\r\n");
-        // The discard port takes what is sent.
-        let body = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-                    m=audio 9 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
-        let body = if method == "INVITE" { body } else { "" };
-        if !body.is_empty() {
-            answer += "Content-Type: application/sdp\r\n";
-        }
-        Some(format!("{answer}Content-Length: {}\r\n\r\n{body}", body.len()))
-    }
-}
-
-impl Drop for DeafPeer {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
-    }
+    assert!(failures.is_empty(), "{} of the cases failed:\n\n{}", failures.len(), failures.join("\n\n"));
+    insta::assert_snapshot!("wrong_input", sentences);
+    place.lab.stop().expect("the lab ends");
 }

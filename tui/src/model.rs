@@ -139,7 +139,9 @@ impl Model {
     }
 
     pub fn next_call_id(&mut self) -> CallId {
-        let used = self.snapshot.calls.keys().map(|id| id.0).max().unwrap_or(0);
+        let running = self.snapshot.calls.keys().map(|id| id.0);
+        let ended = self.snapshot.history.iter().map(|entry| entry.call.0);
+        let used = running.chain(ended).max().unwrap_or(0);
         self.next_call = self.next_call.max(used + 1) | 1;
         let id = CallId(self.next_call);
         self.next_call += 2;

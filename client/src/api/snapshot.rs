@@ -79,6 +79,8 @@ pub struct AccountSnapshot {
     pub credentials_expire_ms: Option<u64>,
     /// How long locating and registering took.
     pub registered_after_ms: Option<u64>,
+    /// How long fetching the relay credentials took, after that.
+    pub credentials_after_ms: Option<u64>,
     pub warnings: Vec<String>,
 }
 
@@ -91,6 +93,7 @@ pub struct CallSnapshot {
     pub created_ms: u64,
     /// When talking began.
     pub answered_ms: Option<u64>,
+    pub ended_ms: Option<u64>,
     pub phases: BTreeMap<Phase, PhaseClock>,
     pub local: Vec<CandidateView>,
     pub remote: Vec<CandidateView>,
@@ -152,7 +155,11 @@ impl Snapshot {
 
     fn apply_call(&mut self, id: CallId, change: &CallChange, at_ms: u64) {
         if let CallChange::Created { account, direction, peer } = change {
-            self.calls.insert(id, CallSnapshot::new(*account, *direction, peer.clone(), at_ms));
+            let mut call = CallSnapshot::new(*account, *direction, peer.clone(), at_ms);
+            if let Some(account) = self.accounts.get(account) {
+                call.phases.insert(Phase::Provision, account.provision_clock(at_ms));
+            }
+            self.calls.insert(id, call);
             return;
         }
         let Some(call) = self.calls.get_mut(&id) else { return };
@@ -199,7 +206,8 @@ impl AccountSnapshot {
                 self.error = Some(cause.clone());
             }
             AccountChange::Unregistered => "unregistered".clone_into(&mut self.status),
-            AccountChange::CredentialsReceived { relays, lifetime_s, .. } => {
+            AccountChange::CredentialsReceived { relays, lifetime_s, took_ms, .. } => {
+                self.credentials_after_ms = Some(*took_ms);
                 self.relays.clone_from(relays);
                 self.credentials_expire_ms = Some(at_ms + lifetime_s * 1000);
             }
@@ -212,6 +220,20 @@ impl AccountSnapshot {
             | AccountChange::Provisioned { note: None, .. }
             | AccountChange::RelayProbed { .. } => {}
         }
+    }
+
+    /// The first phase of a call that begins now: what registering and fetching credentials took before it.
+    fn provision_clock(&self, now_ms: u64) -> PhaseClock {
+        let registered = self.registered_after_ms;
+        let took = registered.unwrap_or(0).saturating_add(self.credentials_after_ms.unwrap_or(0));
+        let note = match (registered, self.relays.len()) {
+            (None, _) => "no registration".to_owned(),
+            (Some(_), 0) => "no relay".to_owned(),
+            (Some(_), 1) => "1 relay".to_owned(),
+            (Some(_), relays) => format!("{relays} relays"),
+        };
+        let started_ms = Some(now_ms.saturating_sub(took));
+        PhaseClock { state: PhaseState::Done, started_ms, ended_ms: Some(now_ms), note }
     }
 
     fn warn(&mut self, text: String) {
@@ -229,6 +251,7 @@ impl CallSnapshot {
             state: CallState::Gathering,
             created_ms: at_ms,
             answered_ms: None,
+            ended_ms: None,
             phases,
             local: Vec::new(),
             remote: Vec::new(),
@@ -309,6 +332,7 @@ impl CallSnapshot {
             self.answered_ms = Some(at_ms);
         }
         if state == CallState::Ended {
+            self.ended_ms = Some(at_ms);
             for clock in self.phases.values_mut().filter(|clock| clock.state == PhaseState::Running) {
                 clock.state = PhaseState::Failed;
                 clock.ended_ms = Some(at_ms);

@@ -1,6 +1,8 @@
 //! Output of commands: results on the standard output, trouble on the standard error stream.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use crate::api::Event;
@@ -70,8 +72,24 @@ pub fn out(text: &str) {
     let _ = stdout.flush();
 }
 
+/// The standard error stream as it was at the start. While a sound card is opened the driver points descriptor 2
+/// nowhere, because sound libraries write there; what we have to say must not get lost with that.
+static ERRORS: LazyLock<Option<File>> = LazyLock::new(|| nix::unistd::dup(io::stderr()).ok().map(File::from));
+
+/// Keeps the standard error stream; to be called before anything opens a sound card.
+pub fn keep_errors() {
+    LazyLock::force(&ERRORS);
+}
+
+/// A writer to the standard error stream that was kept.
+pub fn errors() -> Box<dyn Write + Send> {
+    match ERRORS.as_ref().map(File::try_clone) {
+        Some(Ok(file)) => Box::new(file),
+        Some(Err(_)) | None => Box::new(io::stderr()),
+    }
+}
+
 /// One line of trouble: "icephone: what failed, where, what to do".
 pub fn trouble(text: &str) {
-    let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "icephone: {text}");
+    let _ = errors().write_all(format!("icephone: {text}\n").as_bytes());
 }

@@ -19,10 +19,10 @@ use sip::locate;
 use super::connect::{Line, Outcome, Search, describe};
 use super::flow::earlier;
 use super::io::{Answer, Output, ResolveId, SocketId, StreamError, StreamId};
+
 use super::ports::{Ports, socket_flow, stream_flow};
 use super::registration::Registration;
 use super::relays::Relays;
-use super::signals::MESSAGES;
 use super::views;
 use crate::api::{self, AccountChange, AccountConfig, AccountId, CallId, Secret, TransportChoice, Warning};
 
@@ -529,7 +529,6 @@ fn endpoint_config(config: &AccountConfig, aor: Option<&Uri>, user_agent: String
         // `udp` is obeyed with fragments; `auto` moves what is too large to TCP (RFC 3261 §18.1.1).
         udp_limit_bytes: (config.transport != TransportChoice::Udp).then_some(1300),
         reliable_progress: false,
-        trace: tracing::enabled!(target: MESSAGES, tracing::Level::TRACE),
         ..sip::event::Config::default()
     }
 }

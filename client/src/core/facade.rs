@@ -387,7 +387,7 @@ impl Core {
                 FlowOutput::Ice(output) => drop(self.ports.carry(call.agent_owner(), output)),
                 FlowOutput::IceEvent(event) => self.with_call(now, id, |call, cx| call.handle_ice_event(cx, event)),
                 FlowOutput::MediaEvent(event) => {
-                    self.with_call(now, id, |call, cx| call.handle_media_event(cx, &event))
+                    self.with_call(now, id, |call, cx| call.handle_media_event(cx, &event));
                 }
                 FlowOutput::Play(frame) => self.ports.push(Output::Play { call: id, frame }),
                 FlowOutput::Timeout(at) => {

@@ -364,7 +364,7 @@ mod tests {
             password: None,
             rest_secret: Some(Secret::new("edge-lab-secret".to_owned())),
         };
-        let unix = Duration::from_secs(1_767_225_600).saturating_sub(REST_LIFETIME);
+        let unix = Duration::from_secs(1_767_196_800);
         let relays = Relays::new(now, unix, AccountId(1), &[server], &mut ports);
         let credentials = relays.servers(now)[0].credentials.clone().unwrap();
         assert_eq!(credentials.username, "1767225600:alice");

@@ -7,6 +7,7 @@
 //!                      └─▶ a=remote-candidates not valid yet: answered when they are (announce.rs)
 //! ```
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use ice::PairsVerdict;
@@ -15,7 +16,7 @@ use sip::event::DialogId;
 use super::call::{Call, Cx, Stage};
 use super::description::Description;
 use super::negotiate::{self, Agreed, NegotiateError, OfferOptions};
-use crate::api::{CallChange, CallState, Direction, EndReason};
+use crate::api::{CallChange, CallState, Direction, EndReason, PathPolicy};
 
 /// What keeps us from making the next offer.
 #[derive(Debug)]
@@ -281,15 +282,12 @@ impl Call {
 
     /// The addresses of this host changed. If the one that media leaves from is gone, ICE starts again (RFC 8445 §9).
     pub(super) fn network_changed(&mut self, cx: &mut Cx<'_>) {
-        let bases: Vec<_> = self
-            .local
-            .iter()
-            .flat_map(|local| &local.candidates)
-            .filter(|c| c.kind == ice::CandidateType::Host)
-            .collect();
-        let gone = bases.iter().any(|candidate| !cx.account.interfaces.contains(&candidate.addr.ip()));
-        let used = self.selected.iter().any(|path| !cx.account.interfaces.contains(&path.local.addr.ip()));
-        if self.is_confirmed() && (gone || used || bases.is_empty()) {
+        let here = |address: &SocketAddr| address.ip().is_loopback() || cx.account.interfaces.contains(&address.ip());
+        let candidates = self.local.iter().flat_map(|local| &local.candidates);
+        let gone = candidates.filter(|c| c.kind == ice::CandidateType::Host).any(|candidate| !here(&candidate.addr));
+        // Without host candidates (policy) only the base of the path tells, and that is what `related` hides: restart.
+        let hidden = self.policy != PathPolicy::All;
+        if self.is_confirmed() && (gone || hidden) {
             self.restart_due = true;
             self.next_offer(cx);
         }

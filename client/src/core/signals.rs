@@ -3,17 +3,12 @@
 use std::time::Instant;
 
 use sip::event::{DialogId, EndCause, Event, Incoming, LegId};
-use tracing::trace;
 
 use super::account::Account;
 use super::call::Call;
 use super::credentials::Answered;
 use super::facade::Core;
 use crate::api::{AccountId, CallChange, CallId, EndReason};
-use crate::logging::redact;
-
-/// Where SIP messages are logged, so that `--log-filter sip=trace` shows them.
-pub(crate) const MESSAGES: &str = "sip::message";
 
 impl Core {
     pub(crate) fn sip_event(&mut self, now: Instant, account: AccountId, event: Event) {
@@ -55,11 +50,8 @@ impl Core {
             | Event::SessionRefreshed { .. }
             | Event::Info { .. }
             | Event::Message { .. }
-            | Event::FlowDead { .. } => {}
-            Event::Trace { direction, peer, bytes, .. } => {
-                let message = String::from_utf8_lossy(&bytes);
-                trace!(target: MESSAGES, ?direction, %peer, "message\n{}", redact(&message));
-            }
+            | Event::FlowDead { .. }
+            | Event::Trace { .. } => {}
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tracing::{debug, trace, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::clock;
 use super::dns::{Dns, Kind};
@@ -28,8 +28,10 @@ use super::stream::{OpenStream, StreamPipe};
 use super::tls::{self, TlsClient};
 use super::translate;
 use super::udp::UdpPipe;
+use super::wiretap;
 use crate::api::{CallChange, Command, EngineChange, EventBody};
 use crate::core::{Core, Input, Output, RecordKind, SocketId, StreamError, StreamId, TlsRequest};
+use crate::sentence::sentence;
 
 /// Outputs carried out before other tasks get a turn: a call makes a handful per packet.
 const BUDGET: usize = 256;
@@ -202,6 +204,7 @@ impl AccountLoop {
         match event {
             PipeEvent::Datagram { id, from, payload } => {
                 let socket = SocketId(id);
+                wiretap::log("in", from, &payload);
                 self.core.handle_input(now, Input::Datagram { socket, from, payload: &payload });
             }
             PipeEvent::SocketFailed { id, cause } => {
@@ -224,6 +227,7 @@ impl AccountLoop {
             }
             PipeEvent::StreamData { id, bytes } => {
                 let id = StreamId(id);
+                wiretap::log("in", id, &bytes);
                 if self.streams.contains_key(&id) {
                     self.core.handle_input(now, Input::StreamData { id, bytes: &bytes });
                 }
@@ -349,6 +353,7 @@ impl AccountLoop {
             trace!(%socket, "datagram for a closed socket");
             return;
         };
+        wiretap::log("out", to, payload);
         // Lost like any datagram: the protocols above resend what matters.
         if let Err(error) = pipe.try_send(to, payload) {
             debug!(%socket, %to, %error, "datagram not sent");
@@ -356,6 +361,7 @@ impl AccountLoop {
     }
 
     fn stream_send(&mut self, id: StreamId, payload: Vec<u8>) {
+        wiretap::log("out", id, &payload);
         let stuck = self.streams.get(&id).is_some_and(|pipe| !pipe.send(payload));
         if stuck {
             self.streams.remove(&id);
@@ -411,7 +417,10 @@ impl AccountLoop {
             EventBody::Engine(change) if matches!(**change, EngineChange::Stopped) => self.stopped = true,
             EventBody::Engine(_) | EventBody::Account { .. } => {}
         }
-        self.events.publish(now, body);
+        let event = self.events.publish(now, body);
+        if let Some(text) = sentence(&event) {
+            info!(seq = event.seq, "{text}");
+        }
         for text in self.sound.take_notices() {
             self.events.publish(now, EventBody::Engine(Box::new(EngineChange::Notice { text })));
         }

@@ -50,16 +50,18 @@ pub fn hub(start: Instant) -> (EventHub, EventSource) {
 }
 
 impl EventHub {
-    /// Numbers and publishes one event.
-    pub fn publish(&mut self, now: Instant, body: EventBody) {
+    /// Numbers and publishes one event; returns it as published.
+    pub fn publish(&mut self, now: Instant, body: EventBody) -> Arc<Event> {
         let mut snapshot = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let at_ms = now.saturating_duration_since(self.start).as_millis();
         let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
         let event = Event { seq: snapshot.seq + 1, at_ms, body };
         snapshot.apply(&event);
         drop(snapshot);
+        let event = Arc::new(event);
         // Nobody listening is no error: the snapshot has it.
-        let _ = self.sender.send(Arc::new(event));
+        let _ = self.sender.send(Arc::clone(&event));
+        event
     }
 
     /// Publishes the snapshot itself, the answer to [`crate::api::Command::Snapshot`].

@@ -16,3 +16,4 @@ pub mod stream;
 pub mod tls;
 mod translate;
 pub mod udp;
+mod wiretap;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use media::audio::device::{self, DeviceError, DeviceInfo, DeviceOptions, Devices};
@@ -256,6 +256,9 @@ pub fn list_devices() -> Result<Vec<DeviceInfo>, DeviceError> {
 /// Runs `work` with the standard error stream pointing nowhere: ALSA writes there while it looks for cards, straight
 /// into whatever is on the screen.
 fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    // One at a time: a second one would take "nowhere" for the stream to restore.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let saved = nix::unistd::dup(std::io::stderr());
     let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null");
     let (Ok(saved), Ok(nowhere)) = (saved, nowhere) else {

@@ -146,5 +146,6 @@ pub(crate) fn clock(ms: u64) -> String {
 
 /// How long the call has been talking, or lasted.
 pub(crate) fn talk_time(call: &CallSnapshot, now_ms: u64) -> String {
-    call.answered_ms.map_or_else(|| "--:--".to_owned(), |answered| clock(now_ms.saturating_sub(answered)))
+    let until_ms = call.ended_ms.unwrap_or(now_ms);
+    call.answered_ms.map_or_else(|| "--:--".to_owned(), |answered| clock(until_ms.saturating_sub(answered)))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::wire::{World, answering, listening};
-use crate::api::{CallChange, CallId, CallState, Command, MediaSource, TransportChoice};
+use crate::api::{CallChange, CallId, CallState, Command, MediaSource, PathCause, TransportChoice};
 
 const C1: CallId = CallId(1);
 const C2: CallId = CallId(2);
@@ -72,4 +72,67 @@ fn commands_at_a_wrong_moment_are_refused_with_a_sentence() {
     );
     let story = world.story();
     assert!(story.contains("unknown-call") && story.contains("bad-target"), "{story}");
+}
+
+/// The last figures of a call.
+fn stats(world: &World, phone: usize, call: CallId) -> crate::api::CallStats {
+    let figures = world.phones[phone].changes(call).filter_map(|change| match change {
+        CallChange::Stats { stats } => Some((**stats).clone()),
+        _ => None,
+    });
+    figures.last().unwrap()
+}
+
+#[test]
+fn an_ice_restart_finds_a_path_again_and_loses_no_sound() {
+    let mut world = talking();
+    world.command(0, Command::RestartIce { call: C1 });
+    world.run_for(secs(4));
+    let restarted = |change: &CallChange| matches!(change, CallChange::PathChanged { cause: PathCause::Restarted, .. });
+    assert!(world.phones[0].sees(C1, restarted) && world.phones[1].sees(C2, restarted), "{}", world.story());
+    let promotions = world.phones[0].changes(C1).filter(|change| matches!(change, CallChange::Promoted { .. }));
+    assert_eq!(promotions.count(), 2, "once per ICE session\n{}", world.story());
+    for (phone, call) in [(0, C1), (1, C2)] {
+        let stats = stats(&world, phone, call);
+        assert!(stats.lost_packets == 0 && stats.received_packets > 250, "{stats:?}");
+    }
+}
+
+#[test]
+fn a_new_key_in_a_re_offer_is_accepted_without_a_lost_packet() {
+    let mut world = talking();
+    let other = media::srtp::sdes::MasterKey::from_random(
+        media::srtp::sdes::Suite::AesCm128HmacSha1_80,
+        &[42; media::srtp::sdes::KEY_AND_SALT_BYTES_MAX],
+    );
+    world.phones[0].core.calls.get_mut(&C1).unwrap().seeds.key = other;
+    world.command(0, Command::Hold { call: C1 });
+    world.run_for(secs(1));
+    world.command(0, Command::Resume { call: C1 });
+    world.run_for(secs(3));
+    let end = world.now - world.start;
+    assert!(world.phones[1].loudness(C2, end - secs(1), end) > 1000.0, "{}", world.story());
+    let stats = stats(&world, 1, C2);
+    assert!(stats.lost_packets == 0, "{stats:?}");
+}
+
+#[test]
+fn many_calls_leave_nothing_in_the_core() {
+    let mut world = World::new(2);
+    world.add(0, listening("192.0.2.1:5060", TransportChoice::Udp));
+    world.add(1, answering("192.0.2.2:5060", 50, MediaSource::Silence));
+    for number in 0..12 {
+        let call = CallId(number * 2 + 1);
+        world.dial(0, call, "sip:bob@192.0.2.2", MediaSource::Silence);
+        world.run_for(Duration::from_millis(700));
+        assert!(world.phones[0].is(call, CallState::Talking), "call {number}\n{}", world.story());
+        let (hanging_up, other) = if number % 2 == 0 { (0, call) } else { (1, CallId(number * 2 + 2)) };
+        world.command(hanging_up, Command::Hangup { call: other });
+        world.run_for(Duration::from_millis(500));
+        assert!(world.phones[0].ended(call).is_some(), "call {number}\n{}", world.story());
+    }
+    for phone in &world.phones {
+        assert!(phone.core.calls.is_empty());
+        assert_eq!(phone.core.open_lines(), 1);
+    }
 }

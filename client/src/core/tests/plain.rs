@@ -200,3 +200,47 @@ fn sent_invite(line: &str) -> Option<Request> {
         Ok(_) | Err(_) => None,
     }
 }
+
+#[test]
+fn a_call_without_an_offer_gets_ours_in_the_200_and_the_answer_in_the_ack() {
+    let mut pbx = Pbx::new();
+    let mut world = World::new(1);
+    let account = super::wire::answering("192.0.2.1:5060", 100, MediaSource::Tone { hz: 1000.0 });
+    world.add(0, crate::api::AccountConfig { srtp: SrtpMode::Off, ..account });
+    let request = |method: Method, branch: &str, to: &str| {
+        let mut request = Request::new(method.clone(), "sip:phone@192.0.2.1:5060".parse().unwrap());
+        request.headers.push("Via", format!("SIP/2.0/UDP {PBX};branch=z9hG4bK{branch}"));
+        request.headers.push("From", format!("<sip:pbx@{PBX}>;tag=pbx"));
+        request.headers.push("To", to);
+        request.headers.push("Call-ID", "late-offer");
+        request.headers.push("CSeq", format!("1 {method}"));
+        request.headers.push("Contact", format!("<sip:pbx@{PBX}>"));
+        request.headers.push("Max-Forwards", "70");
+        request
+    };
+    let (from, phone) = (pbx.sip, "192.0.2.1:5060".parse().unwrap());
+    world.inject(from, phone, request(Method::Invite, "late", "<sip:phone@192.0.2.1>").to_bytes());
+    let end = world.now + secs(2);
+    let mut acknowledged = false;
+    while world.now < end {
+        world.run_for(Duration::from_millis(5));
+        for (to, from, payload) in std::mem::take(&mut world.scripted) {
+            let answer = (to == pbx.sip).then(|| sip::parse::parse_message(&payload).ok()).flatten();
+            match answer {
+                Some(Message::Response(response)) if response.status == 200 && !acknowledged => {
+                    acknowledged = true;
+                    assert!(String::from_utf8_lossy(&response.body).contains("m=audio"), "our offer");
+                    let mut ack = request(Method::Ack, "ack", response.headers.get("To").unwrap());
+                    ack.set_body("application/sdp", pbx.body().into_bytes());
+                    world.inject(pbx.sip, from, ack.to_bytes());
+                }
+                Some(_) => {}
+                None => world.scripted.push_back((to, from, payload)),
+            }
+        }
+        pbx.run(&mut world);
+    }
+    let call = CallId(2);
+    assert!(world.phones[0].is(call, CallState::Talking), "{}", world.story());
+    assert!(pbx.rtp_packets > 50, "{} packets\n{}", pbx.rtp_packets, world.story());
+}
