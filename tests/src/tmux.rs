@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One tmux server with one pane. Dropping it ends the server and with it what ran inside.
 pub struct Tmux {
@@ -68,13 +68,13 @@ impl Tmux {
     ///
     /// It does not within `limit`; the message shows the screen.
     pub fn wait(&self, what: &str, limit: Duration, seen: impl Fn(&str) -> bool) -> String {
-        let until = Instant::now() + limit;
+        let until = crate::lab::run::now() + limit;
         loop {
             let screen = self.screen();
             if seen(&screen) {
                 return screen;
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(crate::lab::run::now());
             assert!(!left.is_zero(), "no {what} within {limit:?}; the screen shows:\n{screen}");
             // The fifo is fed beside the screen: look once more shortly after a change even if no other comes.
             match self.changes.recv_timeout(left.min(Duration::from_millis(200))) {
@@ -92,10 +92,10 @@ impl Tmux {
     /// [`Self::wait`] until the screen also looks the same twice in a row, [`normalised`]: a screen is written piece
     /// by piece, and half of one is not what a person sees.
     pub fn settled(&self, what: &str, limit: Duration, seen: impl Fn(&str) -> bool) -> String {
-        let until = Instant::now() + limit;
+        let until = crate::lab::run::now() + limit;
         let mut before = String::new();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(crate::lab::run::now());
             let now = self.wait(what, left, &seen);
             if normalised(&now) == before {
                 return now;

@@ -32,16 +32,16 @@ fn footprint(pid: u32) -> Footprint {
 }
 
 /// One call of two seconds; what it wrote if it failed.
-fn call(lab: &Lab, to: &str) -> Result<(), String> {
-    let alice = text(&lab.account("alice"));
-    let arguments = ["call", to, "--config", &alice, "--tune", "--duration", "2s"];
+fn call(alice: &str, to: &str) -> Result<(), String> {
+    let arguments = ["call", to, "--config", alice, "--tune", "--duration", "2s"];
     let mut process = Process::start(None, &icephone(), &arguments);
     let status = process.wait_exit(Duration::from_secs(60))?;
     if status.success() { Ok(()) } else { Err(format!("{status}\n{}", process.output().join("\n"))) }
 }
 
 fn calls(lab: &Lab, to: &str, count: usize) {
-    let worker = || -> Result<(), String> { (0..count / PARALLEL).try_for_each(|_| call(lab, to)) };
+    let alice = text(&lab.account("alice"));
+    let worker = || -> Result<(), String> { (0..count / PARALLEL).try_for_each(|_| call(&alice, to)) };
     let results: Vec<Result<(), String>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..PARALLEL).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().map(|worker| worker.join().expect("a worker")).collect()

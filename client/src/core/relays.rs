@@ -364,7 +364,7 @@ mod tests {
             password: None,
             rest_secret: Some(Secret::new("edge-lab-secret".to_owned())),
         };
-        let unix = Duration::from_secs(1_767_196_800);
+        let unix = Duration::from_hours(490_888); // the first hours of 2026
         let relays = Relays::new(now, unix, AccountId(1), &[server], &mut ports);
         let credentials = relays.servers(now)[0].credentials.clone().unwrap();
         assert_eq!(credentials.username, "1767225600:alice");

@@ -183,7 +183,7 @@ pub struct Relay {
     streams: BTreeMap<StreamId, Stream>,
     leases: BTreeMap<Client, Lease>,
     relays: BTreeMap<RelayId, Client>,
-    next_relay: u64,
+    next_id: u64,
     /// No allocation expires before this. It may be too early after a refresh, never too late.
     next_expiry: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -200,7 +200,7 @@ impl Relay {
             streams: BTreeMap::new(),
             leases: BTreeMap::new(),
             relays: BTreeMap::new(),
-            next_relay: 0,
+            next_id: 0,
             next_expiry: None,
             outputs: VecDeque::new(),
         }
@@ -210,7 +210,7 @@ impl Relay {
         self.expire(now);
         match input {
             Input::Datagram { socket, from, bytes } => {
-                self.handle_message(now, Client::Datagram { socket, from }, bytes)
+                self.handle_message(now, Client::Datagram { socket, from }, bytes);
             }
             Input::StreamOpened { stream, remote, transport, local: _ } => self.add_stream(stream, remote, transport),
             Input::Stream { stream, bytes } => self.handle_stream(now, stream, bytes),

@@ -121,8 +121,8 @@ impl Access {
         let Ok(mut mac) = <Hmac<Sha1> as KeyInit>::new_from_slice(&self.nonce_key) else { return String::new() };
         mac.update(issued.as_bytes());
         let tag = mac.finalize().into_bytes();
-        let tag: String = tag.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        format!("{prefix}{issued}{tag}")
+        let tag = tag.first_chunk().map_or(0, |eight| u64::from_be_bytes(*eight));
+        format!("{prefix}{issued}{tag:016x}")
     }
 }
 

@@ -122,8 +122,8 @@ impl Relay {
     }
 
     fn open_relay(&mut self, client: Client, bind: IpAddr) -> RelayId {
-        let relay = RelayId(self.next_relay);
-        self.next_relay += 1;
+        let relay = RelayId(self.next_id);
+        self.next_id += 1;
         self.relays.insert(relay, client);
         self.outputs.push_back(Output::OpenRelay { relay, bind });
         relay

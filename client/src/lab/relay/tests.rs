@@ -10,7 +10,7 @@ use ice::{RelayCredentials, Secret, ServerTransport};
 use proptest::prelude::*;
 
 use super::*;
-use bench::{Bench, REALM, START_UNIX_S, config, epoch, ip, raw, rest, socket};
+use bench::{Bench, REALM, START_UNIX_S, config, epoch, exchange, ip, raw, rest, socket};
 
 const TRANSPORTS: [ServerTransport; 3] = [ServerTransport::Udp, ServerTransport::Tcp, ServerTransport::Tls];
 
@@ -31,17 +31,17 @@ fn data_passes_both_ways_by_indication_and_by_channel_over_every_transport() {
         bench.with(me, |allocation, now| allocation.permit(now, peer.ip()));
         bench.send(me, peer, b"ping");
         assert_eq!(bench.peer_inbox.pop(), Some((relayed, peer, b"ping".to_vec())), "case: {transport}");
-        bench.to_relay(peer, relayed, b"pong");
+        bench.send_to_relay(peer, relayed, b"pong");
         assert_eq!(bench.data(me), [(peer, b"pong".to_vec())], "case: {transport}");
         bench.with(me, |allocation, now| allocation.bind(now, peer));
         bench.send(me, peer, b"by channel");
         assert_eq!(bench.peer_inbox.pop(), Some((relayed, peer, b"by channel".to_vec())), "case: {transport}");
-        bench.to_relay(peer, relayed, b"odd");
+        bench.send_to_relay(peer, relayed, b"odd");
         assert_eq!(bench.data(me), [(peer, b"odd".to_vec())], "case: {transport}");
         let holding = bench.relay.allocations(bench.now).remove(0);
         assert_eq!((holding.transport, holding.relayed), (transport, Some(relayed)));
         assert_eq!((holding.out_bytes, holding.in_bytes, holding.channels), (14, 7, vec![peer]));
-        bench.with(me, |allocation, now| allocation.free(now));
+        bench.with(me, ice::turn::Allocation::free);
         assert_eq!(bench.events(me).last(), Some(&Event::Freed), "case: {transport}");
         assert_eq!((bench.relay.allocations(bench.now), bench.open_relays()), (vec![], 0), "case: {transport}");
     }
@@ -184,7 +184,7 @@ fn a_black_hole_allocates_and_relays_nothing() {
     bench.with(me, |allocation, now| allocation.permit(now, peer.ip()));
     bench.send(me, peer, b"ping");
     let relayed = bench.relayed(me);
-    bench.to_relay(peer, relayed, b"pong");
+    bench.send_to_relay(peer, relayed, b"pong");
     assert_eq!((bench.peer_inbox.len(), bench.data(me).len()), (0, 0));
 }
 
@@ -223,9 +223,9 @@ fn without_a_permission_nothing_comes_in() {
     let me = bench.allocate(ServerTransport::Udp, rest(60));
     let relayed = bench.relayed(me);
     bench.with(me, |allocation, now| allocation.permit(now, ip("198.51.100.20")));
-    bench.to_relay(socket("198.51.100.21:9000"), relayed, b"stranger");
+    bench.send_to_relay(socket("198.51.100.21:9000"), relayed, b"stranger");
     assert_eq!(bench.data(me), []);
-    bench.to_relay(socket("198.51.100.20:1"), relayed, b"the port does not matter");
+    bench.send_to_relay(socket("198.51.100.20:1"), relayed, b"the port does not matter");
     assert_eq!(bench.data(me).len(), 1);
 }
 
@@ -238,11 +238,11 @@ fn a_permission_that_is_not_renewed_ends_after_five_minutes() {
     bench.with(me, |allocation, now| allocation.permit(now, peer.ip()));
     bench.relay.faults().inject(Fault::always(Method::CREATE_PERMISSION, 403));
     bench.run(Duration::from_secs(299));
-    bench.to_relay(peer, relayed, b"in time");
+    bench.send_to_relay(peer, relayed, b"in time");
     assert_eq!(bench.data(me).len(), 1);
     assert!(matches!(bench.events(me).last(), Some(Event::PermissionFailed(..))));
     bench.run(Duration::from_secs(1));
-    bench.to_relay(peer, relayed, b"late");
+    bench.send_to_relay(peer, relayed, b"late");
     assert_eq!(bench.data(me), []);
 }
 
@@ -257,7 +257,7 @@ fn permissions_and_channels_outlive_their_lifetimes_by_renewal() {
         for _ in 0..90 {
             bench.run(Duration::from_mins(1));
             bench.send(me, peer, b"out");
-            bench.to_relay(peer, relayed, b"in");
+            bench.send_to_relay(peer, relayed, b"in");
         }
         assert_eq!((bench.peer_inbox.len(), bench.data(me).len()), (90, 90), "case: {transport}");
     }
@@ -345,7 +345,7 @@ fn a_repeated_allocate_gets_the_same_answer_and_no_second_relay() {
     let mut hand = raw(&mut bench, "bob", "hunter2");
     hand.ask(&mut bench, Method::ALLOCATE, &[Attribute::RequestedTransport(17)]).unwrap();
     let (request, answer) = (hand.last_request.clone(), hand.last_answer.clone());
-    assert_eq!(hand.exchange(&mut bench, &request), answer);
+    assert_eq!(exchange(&mut bench, &request), answer);
     assert_eq!(bench.open_relays(), 1);
 }
 
@@ -354,7 +354,7 @@ fn a_binding_request_is_answered_with_the_senders_address() {
     let mut bench = Bench::new(config());
     let id = TransactionId::new([3; 12]);
     let request = ice::stun::Builder::new(Class::Request, Method::BINDING, id).fingerprint().build();
-    let answer = raw(&mut bench, "nobody", "").exchange(&mut bench, &request);
+    let answer = exchange(&mut bench, &request);
     let message = Message::parse(&answer).unwrap();
     assert_eq!((message.class(), message.transaction_id()), (Class::Success, id));
     assert_eq!(message.xor_mapped_address(), Some(bench::raw_address()));
@@ -414,7 +414,7 @@ proptest! {
             match kind {
                 0 => bench.raw_datagram(udp, &bytes),
                 1 => drop(bench.raw_stream(tcp, &bytes)),
-                2 => bench.to_relay(socket("198.51.100.20:9000"), relayed, &bytes),
+                2 => bench.send_to_relay(socket("198.51.100.20:9000"), relayed, &bytes),
                 _ => bench.run(Duration::from_secs(u64::try_from(bytes.len()).unwrap())),
             }
         }

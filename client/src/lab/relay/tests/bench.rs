@@ -45,7 +45,7 @@ pub(super) fn raw_address() -> SocketAddr {
 pub(super) fn config() -> Config {
     let users = BTreeMap::from([("bob".to_owned(), Secret::new("hunter2"))]);
     let secrets = vec![Secret::new("retired secret"), Secret::new("edge-lab-secret")];
-    Config { users, secrets, ..Config::new(REALM, IpAddr::from(RELAY_IP), (epoch(), START_UNIX_S)) }
+    Config { secrets, users, ..Config::new(REALM, IpAddr::from(RELAY_IP), (epoch(), START_UNIX_S)) }
 }
 
 /// Alice's time-limited credentials, good for this long.
@@ -164,7 +164,7 @@ impl Bench {
     }
 
     /// A datagram of a peer arrives at a relayed address.
-    pub(super) fn to_relay(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    pub(super) fn send_to_relay(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.deliver(from, to, bytes);
         self.pump();
     }
@@ -241,7 +241,7 @@ impl Bench {
             ClientOutput::Transmit(bytes) => match stream {
                 Some(stream) => self.relay.handle_input(self.now, Input::Stream { stream, bytes: &bytes }),
                 None => {
-                    self.relay.handle_input(self.now, Input::Datagram { socket: LISTEN, from: addr, bytes: &bytes })
+                    self.relay.handle_input(self.now, Input::Datagram { socket: LISTEN, from: addr, bytes: &bytes });
                 }
             },
             ClientOutput::Event(Event::Data { peer, payload }) => self.clients[me].data.push((peer, payload)),
@@ -328,7 +328,7 @@ pub(super) fn raw(bench: &mut Bench, user: &str, password: &str) -> Raw {
     let mut raw = Raw { user: user.to_owned(), nonce: vec![], key, next_transaction: 0, last_request, last_answer };
     let id = TransactionId::new([0xee; 12]);
     let request = Builder::new(Class::Request, Method::REFRESH, id).build();
-    let answer = raw.exchange(bench, &request);
+    let answer = exchange(bench, &request);
     let challenge = Message::parse(&answer).unwrap();
     assert_eq!(challenge.error_code().map(|(code, _)| code), Some(401));
     assert_eq!(challenge.realm(), Some(REALM.as_bytes()));
@@ -336,15 +336,15 @@ pub(super) fn raw(bench: &mut Bench, user: &str, password: &str) -> Raw {
     raw
 }
 
-impl Raw {
-    /// Sends these bytes and takes the answer.
-    pub(super) fn exchange(&mut self, bench: &mut Bench, request: &[u8]) -> Vec<u8> {
-        let datagram = Input::Datagram { socket: LISTEN, from: raw_address(), bytes: request };
-        bench.relay.handle_input(bench.now, datagram);
-        bench.pump();
-        bench.raw_inbox.pop().expect("an answer")
-    }
+/// Sends these bytes and takes the answer.
+pub(super) fn exchange(bench: &mut Bench, request: &[u8]) -> Vec<u8> {
+    let datagram = Input::Datagram { socket: LISTEN, from: raw_address(), bytes: request };
+    bench.relay.handle_input(bench.now, datagram);
+    bench.pump();
+    bench.raw_inbox.pop().expect("an answer")
+}
 
+impl Raw {
     /// A signed request; its error code, if it got one. Answers must be signed.
     pub(super) fn ask(&mut self, bench: &mut Bench, method: Method, attributes: &[Attribute<'_>]) -> Result<(), u16> {
         self.next_transaction += 1;
@@ -357,14 +357,13 @@ impl Raw {
             .integrity(Integrity::Sha1, &self.key)
             .build();
         self.last_request.clone_from(&request);
-        self.last_answer = self.exchange(bench, &request);
+        self.last_answer = exchange(bench, &request);
         let answer = Message::parse(&self.last_answer).unwrap();
-        match answer.error_code() {
-            Some((code, _)) => Err(code),
-            None => {
-                assert_eq!(answer.verify(&self.key), Ok(()));
-                Ok(())
-            }
+        if let Some((code, _)) = answer.error_code() {
+            Err(code)
+        } else {
+            assert_eq!(answer.verify(&self.key), Ok(()));
+            Ok(())
         }
     }
 }
