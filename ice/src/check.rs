@@ -21,8 +21,9 @@ use crate::stun::{
 /// How long the answer to a cancelled check is still welcome (RFC 8445 §7.3.1.4).
 const CANCELLED_WAIT: Duration = Duration::from_secs(5);
 
-/// A nomination repeats a check that has succeeded: four sends, 7.5 s, then the next best pair gets its turn.
-const NOMINATION_SENDS: u32 = 4;
+/// A nomination repeats a check that has succeeded, so it is not given up easily: a new one each RTO, without the doubling
+/// that would cost seconds on a bad line. After 8 s without an answer the next best pair gets its turn.
+const NOMINATIONS_MAX: u32 = 16;
 
 /// Checks in flight per session, cancelled ones included: pairs, and a few rounds of triggered checks.
 const CHECKS_MAX: usize = 400;
@@ -82,7 +83,27 @@ pub(crate) struct Check {
     pub transaction: Transaction,
 }
 
+/// A nomination that is not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Repeat {
+    pub at: Instant,
+    sent: u32,
+}
+
 impl Session {
+    /// Nominates again, or gives up.
+    pub(crate) fn run_repeats(&mut self, cx: &mut Context<'_>) {
+        let due = self.repeats.iter().filter(|(_, repeat)| repeat.at <= cx.now);
+        for (id, repeat) in due.map(|(id, repeat)| (*id, *repeat)).collect::<Vec<_>>() {
+            if repeat.sent >= NOMINATIONS_MAX {
+                self.repeats.remove(&id);
+                self.pair_failed(cx, id, CheckFailure::NoAnswer);
+            } else {
+                self.start_check(cx, id, Purpose::Nomination);
+            }
+        }
+    }
+
     /// Starts the next check, if there is one. Says whether a transaction began.
     pub(crate) fn start_next_check(&mut self, cx: &mut Context<'_>) -> bool {
         while !self.has_failed {
@@ -112,7 +133,9 @@ impl Session {
             }
             Purpose::Nomination => {
                 self.nominations += 1;
-                Timing { rto, sends_max: NOMINATION_SENDS, last_wait: rto * 8 }
+                let repeat = self.repeats.entry(id).or_insert(Repeat { at: cx.now, sent: 0 });
+                *repeat = Repeat { at: cx.now + rto, sent: repeat.sent + 1 };
+                Timing { rto, sends_max: 1, last_wait: rto * NOMINATIONS_MAX }
             }
             Purpose::Consent => Timing { rto, sends_max: 1, last_wait: crate::consent::EXPIRY },
         };
@@ -198,8 +221,7 @@ impl Session {
                 Purpose::Connectivity if !check.is_cancelled => {
                     self.pair_failed(cx, check.pair, CheckFailure::NoAnswer);
                 }
-                Purpose::Nomination => self.pair_failed(cx, check.pair, CheckFailure::NoAnswer),
-                Purpose::Connectivity | Purpose::Consent => {}
+                Purpose::Connectivity | Purpose::Nomination | Purpose::Consent => {}
             }
         }
     }
@@ -263,6 +285,7 @@ impl Session {
         tracing::debug!(peer = %cx.peer, role = ?self.role, "role switched");
         self.checklist.set_role(self.role);
         self.nominating.clear();
+        self.repeats.clear();
     }
 
     /// RFC 8445 §7.2.5.3: the pair is valid with the address that the other side saw.
@@ -290,6 +313,9 @@ impl Session {
             self.first_valid.get_or_insert((cx.now, rtt));
             self.event_pair_valid(cx, id);
             self.use_first_valid(cx);
+        }
+        if check.purpose == Purpose::Nomination {
+            self.repeats.remove(&id);
         }
         if is_named || (check.purpose == Purpose::Nomination && self.role == Role::Controlling) {
             self.nominate(cx, id);

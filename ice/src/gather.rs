@@ -8,8 +8,8 @@
 //!
 //!   Planned ──pacing──▶ Running ──▶ Succeeded | Failed(cause)
 //! ```
-//! An Allocate also tells the reflexive address, so that a TURN server is asked for both with one request; if it refuses,
-//! the Binding follows. The first relayed address of a server and component wins, others are given back.
+//! An Allocate also tells the reflexive address, so that a TURN server is asked for both with one request; if it refuses
+//! or is slow, the Binding follows. The first relayed address of a server and component wins, others are given back.
 //!
 //! `Gathered` comes when every server that is waited for has answered or failed for each component, or at the limit. What
 //! comes later is used, though not told to the peer.
@@ -24,11 +24,16 @@ use crate::event::{Event, Input, ServerCause, SocketId};
 use crate::local::{Half, KEEPALIVE, SocketState};
 use crate::pair::RelayId;
 use crate::policy::PACING_LEAST;
+use crate::relay::Relay;
 use crate::stun::{Builder, Class, Due, Message, Method, Timing, Transaction, TransactionId};
 use crate::turn::RelayCause;
 
 /// Between the interfaces that ask one server for a relay.
 const STAGGER: Duration = Duration::from_millis(100);
+
+/// An Allocate is four packets, of which none may be lost before the offer leaves: unless it has been answered by then, a
+/// Binding asks for the reflexive address too.
+const BINDING_DELAY: Duration = Duration::from_millis(50);
 
 /// Other interfaces get as long again as the first answer of every server took, but at least this.
 const GRACE_LEAST: Duration = Duration::from_millis(20);
@@ -84,7 +89,7 @@ impl Attempt {
         matches!(self.state, AttemptState::Planned { .. } | AttemptState::Binding(_) | AttemptState::Relay(_))
     }
 
-    fn socket(&self) -> Option<SocketId> {
+    fn goal_socket(&self) -> Option<SocketId> {
         match self.goal {
             Goal::Reflexive { socket } => Some(socket),
             Goal::Relay { socket } => socket,
@@ -126,8 +131,10 @@ impl Half {
                 let at = now + STAGGER * rank;
                 self.plan(server, component, Goal::Relay { socket: Some(socket) }, at);
             }
-            if self.policy.uses_direct() && !(asks_relay && rank == 0) {
-                self.plan(server, component, Goal::Reflexive { socket }, now);
+            if self.policy.uses_direct() {
+                let is_asked_twice = asks_relay && rank == 0;
+                let at = if is_asked_twice { now + BINDING_DELAY } else { now };
+                self.plan(server, component, Goal::Reflexive { socket }, at);
             }
         }
     }
@@ -146,8 +153,12 @@ impl Half {
     }
 
     fn plan(&mut self, server: ServerId, component: Component, goal: Goal, at: Instant) {
-        let known = self.attempts.iter().any(|a| a.server == server && a.component == component && a.goal == goal);
-        if !known && self.attempts.len() < ATTEMPTS_MAX {
+        let is_it = |a: &&mut Attempt| a.server == server && a.component == component && a.goal == goal;
+        if let Some(known) = self.attempts.iter_mut().find(is_it) {
+            if let AttemptState::Planned { at: planned } = &mut known.state {
+                *planned = at.min(*planned);
+            }
+        } else if self.attempts.len() < ATTEMPTS_MAX {
             self.attempts.push(Attempt { server, component, goal, state: AttemptState::Planned { at }, started: None });
         }
     }
@@ -171,7 +182,8 @@ impl Half {
     /// Starts the next planned attempt over UDP, which is one transaction of the pacing (RFC 8445 §14.2). Says whether
     /// one was due.
     pub(crate) fn start_attempt(&mut self, now: Instant) -> bool {
-        let due = |a: &Attempt| a.socket().is_some() && matches!(a.state, AttemptState::Planned { at } if at <= now);
+        let due =
+            |a: &Attempt| a.goal_socket().is_some() && matches!(a.state, AttemptState::Planned { at } if at <= now);
         let Some(at) = self.attempts.iter().position(due) else { return false };
         self.start_attempt_at(now, at);
         true
@@ -179,7 +191,8 @@ impl Half {
 
     /// Streams have the congestion control of TCP: they need no pacing.
     pub(crate) fn start_streams(&mut self, now: Instant) {
-        let due = |a: &Attempt| a.socket().is_none() && matches!(a.state, AttemptState::Planned { at } if at <= now);
+        let due =
+            |a: &Attempt| a.goal_socket().is_none() && matches!(a.state, AttemptState::Planned { at } if at <= now);
         while let Some(at) = self.attempts.iter().position(due) {
             self.start_attempt_at(now, at);
         }
@@ -224,7 +237,7 @@ impl Half {
     pub(crate) fn poll_bindings(&mut self, now: Instant) {
         let mut sends = Vec::new();
         for attempt in &mut self.attempts {
-            let Some(socket) = attempt.socket() else { continue };
+            let Some(socket) = attempt.goal_socket() else { continue };
             let AttemptState::Binding(transaction) = &mut attempt.state else { continue };
             let waited = now.saturating_duration_since(transaction.started());
             let mut is_expired = false;
@@ -262,7 +275,7 @@ impl Half {
     /// Takes a Binding response of a server. Says whether it was one.
     pub(crate) fn binding_response(&mut self, now: Instant, socket: SocketId, message: &Message<'_>) -> bool {
         let is_it = |a: &&mut Attempt| {
-            a.socket() == Some(socket)
+            a.goal_socket() == Some(socket)
                 && matches!(&a.state, AttemptState::Binding(t) if t.id() == message.transaction_id())
         };
         let Some(attempt) = self.attempts.iter_mut().find(is_it) else { return false };
@@ -285,6 +298,13 @@ impl Half {
     /// A relay has its address: the attempt is over, and so are those of other interfaces.
     pub(crate) fn relay_succeeded(&mut self, now: Instant, id: RelayId) {
         let Some((server, component)) = self.relays.get(&id).map(|r| (r.server, r.component)) else { return };
+        let socket = self.relays.get(&id).and_then(Relay::socket);
+        // The Allocate has told the reflexive address.
+        self.attempts.retain(|a| {
+            let is_planned = matches!(a.state, AttemptState::Planned { .. });
+            let is_told = socket.is_some() && a.server == server && a.goal_socket() == socket && !a.is_relay();
+            !(is_planned && is_told)
+        });
         let mut surplus = Vec::new();
         for attempt in
             self.attempts.iter_mut().filter(|a| a.server == server && a.component == component && a.is_relay())
@@ -312,7 +332,7 @@ impl Half {
     pub(crate) fn relay_failed(&mut self, now: Instant, id: RelayId, cause: ServerCause) {
         let is_it = |a: &&mut Attempt| matches!(a.state, AttemptState::Relay(relay) if relay == id);
         let Some(attempt) = self.attempts.iter_mut().find(is_it) else { return };
-        let (server, component, socket) = (attempt.server, attempt.component, attempt.socket());
+        let (server, component, socket) = (attempt.server, attempt.component, attempt.goal_socket());
         let is_silent = matches!(&cause, ServerCause::Relay(e) if matches!(e.cause, RelayCause::Silent { .. }));
         tracing::debug!(server = server.0, %cause, "no relay");
         attempt.state = AttemptState::Failed(cause);
@@ -324,7 +344,7 @@ impl Half {
 
     pub(crate) fn fail_attempts_on(&mut self, now: Instant, socket: SocketId, cause: &str) {
         let mut servers = Vec::new();
-        for attempt in self.attempts.iter_mut().filter(|a| a.socket() == Some(socket) && a.is_open()) {
+        for attempt in self.attempts.iter_mut().filter(|a| a.goal_socket() == Some(socket) && a.is_open()) {
             attempt.state = AttemptState::Failed(ServerCause::Socket(cause.to_owned()));
             servers.push(attempt.server);
         }
@@ -390,7 +410,7 @@ impl Half {
         // Allocations keep their own mapping alive.
         let is_reflexive = |a: &&Attempt| !a.is_relay() && matches!(a.state, AttemptState::Succeeded);
         for attempt in self.attempts.iter().filter(is_reflexive) {
-            if let (Some(socket), Some(server)) = (attempt.socket(), self.servers.get(attempt.server.0))
+            if let (Some(socket), Some(server)) = (attempt.goal_socket(), self.servers.get(attempt.server.0))
                 && !targets.contains(&(socket, server.addr))
             {
                 targets.push((socket, server.addr));

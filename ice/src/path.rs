@@ -73,6 +73,7 @@ impl Session {
         let component = pair.component();
         pair.state = PairState::Failed(cause);
         self.consents.remove(&id);
+        self.repeats.remove(&id);
         self.checks.retain(|_, check| check.pair != id);
         self.nominating.retain(|_, nominated| *nominated != id);
         let was_selected = self.selected.get(&component) == Some(&id);

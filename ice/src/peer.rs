@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, Component};
-use crate::check::{Check, CheckFailure};
+use crate::check::{Check, CheckFailure, Repeat};
 use crate::checklist::{Checklist, Readiness};
 use crate::consent::Consent;
 use crate::description::{NominatedPair, RemoteDescription, Role};
@@ -90,6 +90,8 @@ pub(crate) struct Session {
     pub selected: BTreeMap<Component, PairId>,
     /// Nomination checks to send or in flight.
     pub nominating: BTreeMap<Component, PairId>,
+    /// Nominations without an answer.
+    pub repeats: BTreeMap<PairId, Repeat>,
     pub first_valid: Option<(Instant, Duration)>,
     pub concluded_at: Option<Instant>,
     pub release_at: Option<Instant>,
@@ -125,6 +127,7 @@ impl Session {
             paths: BTreeMap::new(),
             selected: BTreeMap::new(),
             nominating: BTreeMap::new(),
+            repeats: BTreeMap::new(),
             first_valid: None,
             concluded_at: None,
             release_at: None,
@@ -188,6 +191,7 @@ impl Session {
         }
         self.fail_refused(cx);
         self.poll_checks(cx);
+        self.run_repeats(cx);
         self.run_consent(cx);
         self.run_promotion(cx);
         self.run_awaited(cx);
@@ -229,7 +233,8 @@ impl Session {
         let patience =
             (self.concluded_at.is_none() && !self.all_valid(components)).then(|| self.started + cx_dialect.patience);
         let promotion = self.promotion_at(cx_dialect, components);
-        [checks, patience, promotion, self.consent_at(), self.release_at].into_iter().flatten().min()
+        let repeat = self.repeats.values().map(|repeat| repeat.at).min();
+        [checks, patience, promotion, repeat, self.consent_at(), self.release_at].into_iter().flatten().min()
     }
 
     fn all_valid(&self, components: &[Component]) -> bool {
@@ -254,6 +259,7 @@ impl Session {
         self.checklist.retain(|id, _| !pairs.contains(&id));
         self.checks.retain(|_, check| !pairs.contains(&check.pair));
         self.consents.retain(|id, _| !pairs.contains(id));
+        self.repeats.retain(|id, _| !pairs.contains(id));
     }
 
     /// A socket or relay is gone.

@@ -35,6 +35,8 @@ pub struct TurnServer {
     /// Speaks TLS only and waits for it.
     pub is_silent_to_plain: bool,
     pub refuses_streams: bool,
+    /// So many packets are not heard.
+    pub loses: usize,
     /// Answers every Allocate with this code.
     pub refuses_with: Option<u16>,
     allocations: BTreeMap<Client, Allocation>,
@@ -50,6 +52,7 @@ impl TurnServer {
             closes_plain: false,
             is_silent_to_plain: false,
             refuses_streams: false,
+            loses: 0,
             refuses_with: None,
             allocations: BTreeMap::new(),
             allocated_ever: 0,
@@ -72,6 +75,10 @@ impl TurnServer {
     /// A datagram to the server's port or to a relayed address.
     pub fn datagram(&mut self, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<Answer> {
         if self.is_mute {
+            return Vec::new();
+        }
+        if self.loses > 0 {
+            self.loses -= 1;
             return Vec::new();
         }
         if to == self.addr {

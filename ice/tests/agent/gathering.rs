@@ -1,0 +1,218 @@
+//! What is gathered, offered and given back.
+
+use std::net::IpAddr;
+
+use ice::{
+    CandidateType, Component, Config, Event, NotReady, Policy, Role, ServerCause, ServerOutcome, ServerTransport,
+};
+
+use crate::net::{self, Kind, Net, addr, config, ms, remote, stun, turn};
+use crate::{RTP, both, exchange, final_path, home_call, kinds};
+
+#[test]
+fn agreed_mux_drops_component_2_with_its_sockets_and_allocations_at_once() {
+    let mut net = Net::new();
+    let servers = vec![turn(ServerTransport::Udp), turn(ServerTransport::Tcp)];
+    let a = net.host("192.0.2.1", config(servers), 1);
+    let b = net.host("192.0.2.2", Config { rtcp: false, ..config(vec![]) }, 2);
+    let offer = net.gather(a);
+    let answer = net.gather(b);
+    assert_eq!((net.open_sockets(a), net.server.allocations()), (2, 4));
+    assert_eq!(offer.defaults.len(), 2);
+    assert_eq!(answer.defaults.len(), 1);
+    net.with(b, |agent, now| agent.add_remote(now, remote(&offer, true), Role::Controlled));
+    net.with(a, |agent, now| agent.add_remote(now, remote(&answer, true), Role::Controlling));
+    net.run(ms(50));
+    assert_eq!((net.open_sockets(a), net.server.allocations()), (1, 2));
+    net.run(ms(1000));
+    assert_eq!(exchange(&mut net, a, b), both(), "RTCP shares component 1 and is told apart");
+}
+
+#[test]
+fn policies_bind_what_is_offered_and_which_pairs_are_valid() {
+    use CandidateType::{Host, Relayed, ServerReflexive};
+    let servers = || vec![turn(ServerTransport::Udp), turn(ServerTransport::Tcp)];
+    let cases = [
+        (Policy::All, vec![Host, ServerReflexive, Relayed], "srflx-srflx"),
+        (Policy::NoHost, vec![ServerReflexive, Relayed], "srflx-srflx"),
+        (Policy::RelayOnly, vec![Relayed], "relay(udp)"),
+        (Policy::RelayTcpOnly, vec![Relayed], "relay(tcp)"),
+    ];
+    for (policy, want, path) in &cases {
+        for (other, _, other_path) in &cases {
+            let one = |policy| Config { policy, ..config(servers()) };
+            let (mut net, a, b) = home_call(Kind::Home, Kind::Home, one(*policy), one(*other));
+            let offer = net.gathered(a);
+            assert_eq!(&kinds(&offer.candidates), want, "{policy}");
+            let got = final_path(&net, a);
+            let is_direct = path == other_path && *path == "srflx-srflx";
+            if is_direct {
+                assert_eq!(&got, path, "{policy} {other}\n{}", net.hosts[a].agent.report());
+            } else {
+                let is_relay_here = path.starts_with("relay");
+                assert_eq!(got.starts_with("relay"), is_relay_here, "{policy} {other} {got}");
+                assert!(!is_relay_here || got.starts_with(path), "{policy} {other} {got}");
+            }
+            assert_eq!(exchange(&mut net, a, b), both(), "{policy} {other}");
+            assert_eq!(exchange(&mut net, b, a), both(), "{policy} {other}");
+        }
+    }
+}
+
+#[test]
+fn without_hosts_a_reflexive_candidate_equal_to_its_base_stays_and_hides_it() {
+    let mut net = Net::new();
+    let no_host = Config { policy: Policy::NoHost, ..config(vec![stun()]) };
+    let a = net.host("192.0.2.1", no_host, 1);
+    let b = net.host("192.0.2.2", config(vec![]), 2);
+    let offer = net.gather(a);
+    net.gather(b);
+    assert_eq!(kinds(&offer.candidates), [CandidateType::ServerReflexive]);
+    let line = offer.candidates[0].to_string();
+    assert!(line.contains("192.0.2.1") && line.ends_with("typ srflx raddr 0.0.0.0 rport 9"), "{line}");
+    net.connect(a, b, true);
+    net.run(ms(1000));
+    assert_eq!(final_path(&net, a), "srflx-host");
+}
+
+#[test]
+fn a_dead_interface_neither_costs_the_relay_nor_the_time() {
+    let mut net = Net::new();
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let interfaces = vec![ip("172.17.0.1"), ip("192.0.2.1")];
+    net.blocked.push((ip("172.17.0.1"), addr(net::SERVER).ip()));
+    let a = net.host("192.0.2.1", Config { interfaces, ..config(vec![turn(ServerTransport::Udp)]) }, 1);
+    let offer = net.gather(a);
+    let took = net.events(a).find_map(|e| if let Event::Gathered { took, .. } = e { Some(*took) } else { None });
+    assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::Relayed]);
+    assert!(took.unwrap() < ms(300), "{took:?}");
+    assert_eq!(net.server.allocations(), 2);
+}
+
+#[test]
+fn a_mute_relay_costs_only_its_own_candidates_and_is_reported_with_its_cause() {
+    let mut net = Net::new();
+    let mut dead = turn(ServerTransport::Udp);
+    dead.addr = addr("203.0.113.99:3478");
+    let a = net.host("192.0.2.1", config(vec![dead.clone(), turn(ServerTransport::Udp)]), 1);
+    let offer = net.gather(a);
+    assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::Relayed]);
+    let gathered = net.events(a).find_map(|event| match event {
+        Event::Gathered { failures, took, .. } => Some((failures.clone(), *took)),
+        _ => None,
+    });
+    let (failures, took) = gathered.unwrap();
+    assert_eq!(took, ms(500));
+    assert_eq!(failures.len(), 1);
+    assert_eq!((failures[0].addr, &failures[0].cause), (dead.addr, &ServerCause::Silent(ms(500))));
+
+    let mut net = Net::new();
+    let unwaited = ice::Server { wait: false, ..dead };
+    let a = net.host("192.0.2.1", config(vec![unwaited, turn(ServerTransport::Udp)]), 1);
+    net.gather(a);
+    let took = net.events(a).find_map(|e| if let Event::Gathered { took, .. } = e { Some(*took) } else { None });
+    assert!(took.unwrap() < ms(100), "one that failed before is not waited for: {took:?}");
+}
+
+#[test]
+fn a_refused_relay_still_tells_the_reflexive_address() {
+    let mut net = Net::new();
+    net.nat(1, Kind::Home);
+    net.server.refuses_with = Some(486);
+    let a = net.host("10.1.0.5", config(vec![turn(ServerTransport::Udp)]), 1);
+    let offer = net.gather(a);
+    assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::ServerReflexive]);
+    let cause = net.events(a).find_map(|event| match event {
+        Event::Gathered { failures, .. } => failures.first().map(|f| f.cause.to_string()),
+        _ => None,
+    });
+    assert!(cause.unwrap().contains("486"));
+}
+
+#[test]
+fn plain_tcp_that_is_closed_or_silent_becomes_tls_on_the_same_port() {
+    type Fault = fn(&mut net::server::TurnServer);
+    let faults: [(&str, Fault); 2] =
+        [("closed", |server| server.closes_plain = true), ("silent", |server| server.is_silent_to_plain = true)];
+    for (name, fault) in faults {
+        let mut net = Net::new();
+        fault(&mut net.server);
+        let a = net.host("192.0.2.1", config(vec![turn(ServerTransport::Tcp)]), 1);
+        net.with(a, ice::Agent::gather);
+        net.run(ms(1500));
+        let outcome = net.events(a).find_map(|event| match event {
+            Event::ServerProbed { outcome, .. } => Some(outcome.clone()),
+            _ => None,
+        });
+        assert_eq!(outcome, Some(ServerOutcome::Works(ServerTransport::Tls)), "case {name}");
+        assert_eq!(net.server.allocations(), 2, "case {name}");
+        assert_eq!(net.hosts[a].streams.len(), 2, "case {name}: the plain streams are closed");
+        let late = net.hosts[a].agent.local_description();
+        assert!(late.candidates.iter().any(|c| c.kind == CandidateType::Relayed), "case {name}");
+    }
+    let mut net = Net::new();
+    net.server.refuses_streams = true;
+    let a = net.host("192.0.2.1", config(vec![turn(ServerTransport::Tcp)]), 1);
+    net.gather(a);
+    let failed = net.events(a).any(|event| {
+        matches!(event, Event::ServerProbed { outcome: ServerOutcome::Failed(ServerCause::Stream(_)), .. })
+    });
+    assert!(failed, "a refused connection is a cause of its own");
+}
+
+#[test]
+fn close_frees_allocations_and_closes_sockets_and_streams() {
+    let mut net = Net::new();
+    let servers = vec![turn(ServerTransport::Udp), turn(ServerTransport::Tcp)];
+    let a = net.host("192.0.2.1", config(servers.clone()), 1);
+    net.gather(a);
+    assert_eq!(net.server.allocations(), 4);
+    net.with(a, ice::Agent::close);
+    net.run(ms(100));
+    assert_eq!(net.server.allocations(), 0);
+    assert_eq!((net.open_sockets(a), net.hosts[a].streams.len()), (0, 0));
+    assert_eq!(net.log(a), ["closed"]);
+    assert_eq!(net.with(a, |agent, _| agent.poll_output()), ice::Output::Timeout(None), "no timer is left");
+    assert_eq!(net.with(a, |agent, now| agent.send(now, Component::Rtp, RTP)), Err(NotReady::Closed));
+
+    let mut net = Net::new();
+    let a = net.host("192.0.2.1", config(servers), 1);
+    net.gather(a);
+    net.server.is_mute = true;
+    net.with(a, ice::Agent::close);
+    net.run(ms(2100));
+    assert_eq!(net.log(a), ["closed"], "a mute server does not hold up the end");
+    assert_eq!((net.open_sockets(a), net.hosts[a].streams.len()), (0, 0));
+}
+
+#[test]
+fn late_candidates_are_used_though_the_other_side_was_not_told() {
+    let mut net = Net::new();
+    net.server.is_mute = true;
+    let only = Config { policy: Policy::RelayOnly, ..config(vec![turn(ServerTransport::Udp)]) };
+    let a = net.host("192.0.2.1", only, 1);
+    let b = net.host("192.0.2.2", config(vec![]), 2);
+    let offer = net.gather(a);
+    net.gather(b);
+    assert_eq!(offer.candidates, []);
+    net.connect(a, b, true);
+    net.server.is_mute = false;
+    net.run(ms(5000));
+    assert!(final_path(&net, a).starts_with("relay"), "{}", net.hosts[a].agent.report());
+    assert_eq!(exchange(&mut net, a, b), both());
+}
+
+#[test]
+fn a_lost_allocate_still_leaves_the_reflexive_address() {
+    let mut net = Net::new();
+    net.nat(1, Kind::Home);
+    let a = net.host("10.1.0.5", Config { rtcp: false, ..config(vec![turn(ServerTransport::Udp)]) }, 1);
+    net.server.loses = 1;
+    let offer = net.gather(a);
+    let took = net.events(a).find_map(|e| if let Event::Gathered { took, .. } = e { Some(*took) } else { None });
+    assert_eq!(took, Some(ms(500)));
+    assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::ServerReflexive]);
+    net.run(ms(200));
+    let late = net.hosts[a].agent.local_description();
+    assert!(kinds(&late.candidates).contains(&CandidateType::Relayed), "the relay comes late");
+}
