@@ -10,19 +10,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
 use sip::Uri;
 use sip::endpoint::Endpoint;
 use sip::event::{CommandError, DialogId, FlowId, Hop, Transport};
-use sip::locate;
 
-use super::connect::{Line, Outcome, Search, describe};
+use super::connect::Line;
 use super::flow::earlier;
 use super::io::{Answer, Output, ResolveId, SocketId, StreamError, StreamId};
 
 use super::ports::{Ports, socket_flow, stream_flow};
 use super::registration::Registration;
 use super::relays::Relays;
+use super::route::Way;
 use super::views;
 use crate::api::{self, AccountChange, AccountConfig, AccountId, CallId, Secret, TransportChoice, Warning};
 
@@ -56,14 +55,6 @@ pub(crate) enum News {
     Unusable(String),
 }
 
-/// A call's own way to its target.
-#[derive(Debug)]
-struct Way {
-    search: Search,
-    /// What to use if the race is lost: the UDP hop that was too small (RFC 3261 §18.1.1).
-    fallback: Option<Hop>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) id: AccountId,
@@ -74,7 +65,7 @@ pub(crate) struct Account {
     pub(crate) registration: Registration,
     pub(crate) flows: BTreeMap<FlowId, FlowInfo>,
     pub(crate) news: VecDeque<News>,
-    ways: BTreeMap<CallId, Way>,
+    pub(crate) ways: BTreeMap<CallId, Way>,
     pub(crate) interfaces: Vec<IpAddr>,
     listening: Option<SocketId>,
     /// Ports for audio that provisioning prescribes.
@@ -169,101 +160,6 @@ impl Account {
         self.config.port_range.or(self.provisioned_ports).map(|(low, high)| low..=high)
     }
 
-    /// Where a call to `target` goes, or the start of finding out.
-    pub(crate) fn route(
-        &mut self,
-        now: Instant,
-        call: CallId,
-        target: &Uri,
-        transport: Option<Transport>,
-        ports: &mut Ports,
-    ) -> Route {
-        if self.has_edge() {
-            return self.registration.route();
-        }
-        let explicit = transport.is_some();
-        let transport = transport.unwrap_or_else(|| self.direct_transport(target));
-        let address = target.host.ip().map(|ip| SocketAddr::new(ip, target.port.unwrap_or(transport.default_port())));
-        if let Some(hop) = address.and_then(|address| self.open_hop(transport, address)) {
-            return Route::Ready(hop);
-        }
-        let by_name = target.host.ip().is_none();
-        let chosen = target.transport().is_some() || self.config.transport != TransportChoice::Auto;
-        // A name says by its records how it is reached, unless somebody has said so already.
-        let wanted = (!by_name || chosen || explicit).then_some(transport);
-        let config = locate::Config { transport: wanted, ..locate::Config::uri(target) };
-        self.start_way(now, call, config, address, None, ports);
-        Route::Wait
-    }
-
-    /// RFC 3263 §4.1 for numeric targets: UDP, unless the URI or the configuration says otherwise.
-    fn direct_transport(&self, target: &Uri) -> Transport {
-        if target.scheme == sip::Scheme::Sips {
-            return Transport::Tls;
-        }
-        match (target.transport().as_deref(), self.config.transport) {
-            (Some("tcp"), _) | (None, TransportChoice::Tcp) => Transport::Tcp,
-            (Some("tls"), _) | (None, TransportChoice::Tls) => Transport::Tls,
-            (Some(_), _) | (None, TransportChoice::Auto | TransportChoice::Udp) => Transport::Udp,
-        }
-    }
-
-    /// An open flow that reaches `address`: a stream to it, or a UDP socket of its family and on its side of loopback.
-    fn open_hop(&self, transport: Transport, address: SocketAddr) -> Option<Hop> {
-        let fits = |info: &&FlowInfo| {
-            info.transport == transport
-                && match info.remote {
-                    Some(remote) => remote == address,
-                    None => {
-                        info.local.is_ipv4() == address.is_ipv4()
-                            && info.local.ip().is_loopback() == address.ip().is_loopback()
-                    }
-                }
-        };
-        let (flow, _) = self.flows.iter().find(|(_, info)| fits(info))?;
-        Some(Hop { flow: *flow, to: address })
-    }
-
-    fn bind_for(&self, address: Option<SocketAddr>) -> Option<SocketAddr> {
-        let listen =
-            self.config.listen.filter(|listen| address.is_none_or(|address| address.is_ipv4() == listen.is_ipv4()))?;
-        Some(SocketAddr::new(listen.ip(), 0))
-    }
-
-    fn start_way(
-        &mut self,
-        now: Instant,
-        call: CallId,
-        config: locate::Config,
-        address: Option<SocketAddr>,
-        fallback: Option<Hop>,
-        ports: &mut Ports,
-    ) {
-        let seed = self.registration.rng.random();
-        let mut search = Search::new(now, self.id, config, self.bind_for(address), seed);
-        let outcome = search.advance(now, ports);
-        self.ways.insert(call, Way { search, fallback });
-        self.way_came_to(now, call, outcome);
-    }
-
-    /// The INVITE is too large for UDP: the same server over TCP, and if there is none, in fragments after all.
-    pub(crate) fn move_to_tcp(&mut self, now: Instant, call: CallId, hop: Hop, ports: &mut Ports) {
-        if let Some(hop) = self.open_hop(Transport::Tcp, hop.to) {
-            self.news.push_back(News::Hop(call, Ok(hop)));
-            return;
-        }
-        let host = sip::Host::Ip(hop.to.ip());
-        let config = locate::Config {
-            domain: host.clone(),
-            port: Some(hop.to.port()),
-            edge: Some((host, Some(hop.to.port()))),
-            transport: Some(Transport::Tcp),
-            secure: false,
-            account: false,
-        };
-        self.start_way(now, call, config, Some(hop.to), Some(hop), ports);
-    }
-
     /// A re-INVITE; on UDP a large one goes out in fragments, because the dialog's other end may listen to UDP only.
     pub(crate) fn reinvite(&mut self, now: Instant, dialog: DialogId, sdp: &str) -> Result<(), CommandError> {
         match self.endpoint.reinvite(now, dialog, Some(sdp.to_owned())) {
@@ -272,38 +168,6 @@ impl Account {
                 self.endpoint.reinvite(now, dialog, Some(sdp.to_owned()))
             }
             other => other,
-        }
-    }
-
-    /// The call does not need its way any more.
-    pub(crate) fn cancel_race(&mut self, call: CallId, ports: &mut Ports) {
-        if let Some(mut way) = self.ways.remove(&call) {
-            way.search.cancel(ports);
-        }
-    }
-
-    fn way_came_to(&mut self, now: Instant, call: CallId, outcome: Outcome) {
-        match outcome {
-            Outcome::Running => {}
-            Outcome::Won { target, line, local } => {
-                self.ways.remove(&call);
-                let flow = self.open_flow(now, line, target.transport, local, target.address);
-                self.news.push_back(News::Hop(call, Ok(Hop { flow, to: target.address })));
-            }
-            Outcome::Lost(lost) => {
-                if let Some(hop) = self.ways.remove(&call).and_then(|way| way.fallback) {
-                    self.endpoint.set_udp_limit(None);
-                    self.news.push_back(News::Hop(call, Ok(hop)));
-                    return;
-                }
-                let certificate = lost.certificate.map(|(target, cause)| {
-                    format!(
-                        "the certificate of {} was refused: {cause}; check tls.ca and the server's name",
-                        describe(&target)
-                    )
-                });
-                self.news.push_back(News::Hop(call, Err(certificate.unwrap_or_else(|| lost.error.to_string()))));
-            }
         }
     }
 

@@ -4,7 +4,7 @@
 //!   dial.rs       Created ─ hop ─ gather ─ INVITE ─ 18x, 183 ─ 200          incoming.rs   INVITE ─ 180 ─ gather ─ 183 ─ answer ─ 200
 //!   reoffer.rs    re-INVITE and UPDATE, both ways: hold, codec, keys, ICE restart
 //!   announce.rs   the re-INVITE after promotion, and answering one
-//!   call.rs       what they share: state, events of media and ICE, the end
+//!   media_side.rs what may flow when, what media and ICE report       call.rs   what they share: state, timers, the end
 //! ```
 
 use std::collections::BTreeMap;
@@ -17,22 +17,19 @@ use sip::event::{DialogId, Hop, LegId};
 
 use super::account::Account;
 use super::description::{Description, Direction as MediaWay, Origin};
-use super::flow::{Flow, SessionSetup};
+use super::flow::Flow;
+use super::media_side::STATS_EVERY;
 use super::negotiate::Agreed;
 use super::ports::Ports;
 use super::reoffer::Pending;
 use super::{phase, views};
 use crate::api::{
-    AccountId, CallChange, CallId, CallState, CallStats, Direction, EndReason, IceReport, MediaDirection, MediaSource,
-    PathPolicy, Protection, SrtpMode, Warning,
+    AccountId, CallChange, CallId, CallState, CallStats, Direction, EndReason, IceReport, MediaSource, PathPolicy,
+    SrtpMode, Warning,
 };
 
-/// How often figures are reported.
-const STATS_EVERY: Duration = Duration::from_secs(1);
 /// An ended call that is not torn down by then is forgotten all the same.
 const END_PATIENCE: Duration = Duration::from_secs(3);
-/// A lost path must be repaired within this time.
-const REPAIR_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a call needs from its surroundings while it handles something.
 pub(crate) struct Cx<'a> {
@@ -263,194 +260,6 @@ impl Call {
         self.stage != Stage::Ending
     }
 
-    /// Makes the media session from what was agreed on first.
-    pub(crate) fn start_session(&mut self, cx: &mut Cx<'_>, agreed: &Agreed) {
-        let protection = match &agreed.crypto {
-            Some(theirs) => media::Protection::Sdes { local: self.seeds.key.clone(), remote: vec![theirs.key.clone()] },
-            None => media::Protection::Clear,
-        };
-        let setup = SessionSetup {
-            formats: agreed.formats.clone(),
-            protection,
-            mux: agreed.mux,
-            cname: self.seeds.cname.clone(),
-            source: self.early_source.clone(),
-            wall: cx.wall,
-        };
-        let Some(flow) = &mut self.flow else { return };
-        if let Err(error) = flow.start_session(cx.now, setup) {
-            self.end(cx, EndReason::Internal { what: error.to_string() });
-        }
-    }
-
-    /// Lets media flow as far as the path, the peer, the user and the state of the call allow.
-    pub(crate) fn apply_media(&mut self, cx: &mut Cx<'_>) {
-        let Some(agreed) = self.fork().map(|fork| fork.agreed.clone()) else { return };
-        let answered = self.answered.is_some();
-        let sends = self.has_path && agreed.direction.sends() && self.is_alive();
-        let source = views::source(&self.source);
-        let same_source = source == self.early_source;
-        let Some(session) = self.flow.as_mut().and_then(Flow::session_mut) else { return };
-        if answered && !self.real_source_on {
-            self.real_source_on = true;
-            if !same_source {
-                session.set_source(source);
-            }
-        }
-        session.set_muted(self.wishes.muted || self.wishes.held);
-        match (sends, self.sending) {
-            (true, false) => session.start_sending(cx.now),
-            (false, true) => session.stop_sending(),
-            (true, true) | (false, false) => {}
-        }
-        self.sending = sends;
-        if agreed.direction.receives() && !self.wishes.held {
-            session.start_receiving(cx.now);
-        } else {
-            session.stop_receiving();
-        }
-        if self.has_path && !self.media_told {
-            self.media_told = true;
-            let codec = agreed.formats.send.codec.name().to_owned();
-            let protection = self.protection(cx, &agreed);
-            self.tell(cx, CallChange::MediaStarted { codec, protection });
-            self.timers.stats.get_or_insert(cx.now + STATS_EVERY);
-        }
-    }
-
-    fn protection(&self, cx: &Cx<'_>, agreed: &Agreed) -> Protection {
-        let in_the_clear = self.hop.is_some_and(|hop| !cx.account.is_protected(hop.flow));
-        match &agreed.crypto {
-            Some(_) if in_the_clear => Protection::SrtpOverPlainSignalling,
-            Some(_) => Protection::Srtp,
-            None => Protection::None,
-        }
-    }
-
-    /// RFC 4568 §7: keys belong on protected signalling. Told once, when the first keys leave.
-    pub(crate) fn warn_of_plain_keys(&self, cx: &mut Cx<'_>) {
-        let Some(hop) = self.hop else { return };
-        if let Some(transport) = cx.account.plain_transport(hop.flow) {
-            self.tell(cx, CallChange::Warned { warning: Warning::KeysInTheClear { transport } });
-        }
-    }
-
-    /// What the media session has to tell.
-    pub(crate) fn handle_media_event(&mut self, cx: &mut Cx<'_>, event: &media::Event) {
-        let after_ms = self.age(cx.now);
-        match event {
-            media::Event::FirstSent => {
-                self.tell(cx, CallChange::FirstMedia { direction: MediaDirection::Sent, after_ms });
-            }
-            media::Event::FirstReceived { .. } => {
-                self.tell(cx, CallChange::FirstMedia { direction: MediaDirection::Received, after_ms });
-            }
-            media::Event::Dtmf { digit } => self.tell(cx, CallChange::Dtmf { digit: *digit }),
-            media::Event::CodecChanged { .. }
-            | media::Event::KeyConfirmed { .. }
-            | media::Event::DtmfSent
-            | media::Event::SourceEnded
-            | media::Event::RemoteBye
-            | media::Event::SsrcChanged { .. } => {}
-        }
-    }
-
-    /// What the ICE agent has to tell.
-    pub(crate) fn handle_ice_event(&mut self, cx: &mut Cx<'_>, event: ice::Event) {
-        match event {
-            ice::Event::Gathered { local, failures, took } => self.gathered(cx, local, &failures, took),
-            ice::Event::ServerProbed { server, outcome, took } => self.server_probed(cx, server, &outcome, took),
-            ice::Event::RemoteReached { .. } => {
-                if let Some(leg) = self.leg.filter(|_| self.direction == Direction::Incoming) {
-                    cx.account.endpoint.stop_resending(leg);
-                }
-            }
-            ice::Event::PairValid { component, path, .. } => {
-                let change = CallChange::PairValid {
-                    component: views::component(component),
-                    path: views::path(&path),
-                    after_ms: self.age(cx.now),
-                };
-                self.tell(cx, change);
-            }
-            ice::Event::PathChanged { component, path, cause, .. } => self.path_changed(cx, component, &path, cause),
-            ice::Event::Concluded { peer, announce, selected } => self.concluded(cx, peer, announce, selected),
-            ice::Event::RemoteCandidates { verdict, .. } => self.pairs_judged(cx, verdict),
-            ice::Event::Failed { report, .. } => self.ice_failed(cx, &report),
-            ice::Event::ConsentLost { .. } => self.consent_lost(cx),
-            ice::Event::Closed => {
-                self.flow = None;
-                self.finish_if_done(cx);
-            }
-        }
-    }
-
-    fn server_probed(&mut self, cx: &mut Cx<'_>, server: ice::ServerId, outcome: &ice::ServerOutcome, took: Duration) {
-        let report = self.flow.as_ref().map(|flow| flow.agent().report());
-        let Some(known) = report.as_ref().and_then(|report| report.servers.get(server.0)) else { return };
-        cx.account.relays.remember(known.addr, known.transport, outcome);
-        if let ice::ServerOutcome::Failed(cause) = outcome {
-            let warning = Warning::ServerFailed {
-                server: known.addr.to_string(),
-                transport: views::relay_transport(known.transport),
-                failure: cause.to_string(),
-            };
-            let _ = took;
-            self.tell(cx, CallChange::Warned { warning });
-        }
-    }
-
-    fn path_changed(&mut self, cx: &mut Cx<'_>, component: ice::Component, path: &Path, cause: ice::PathCause) {
-        let change = CallChange::PathChanged {
-            component: views::component(component),
-            path: views::path(path),
-            cause: views::path_cause(cause),
-        };
-        self.tell(cx, change);
-        if component != ice::Component::Rtp {
-            return;
-        }
-        self.timers.repair = None;
-        let now = cx.now;
-        if let Some(flow) = &mut self.flow {
-            flow.set_ice_rtt(now, path.rtt);
-            if let Some(session) = flow.session_mut().filter(|_| cause != ice::PathCause::FirstValid) {
-                session.path_changed(now);
-            }
-        }
-        self.has_path = true;
-        if self.answered.is_none() && self.state == CallState::Ringing {
-            self.enter(cx, CallState::EarlyMedia);
-        }
-        self.apply_media(cx);
-    }
-
-    fn ice_failed(&mut self, cx: &mut Cx<'_>, report: &ice::IceReport) {
-        // A fork that cannot be reached ends the call only if it is the last one.
-        if self.dialog.is_none() && self.direction == Direction::Outgoing && self.forks.len() > 1 {
-            return;
-        }
-        let report = Box::new(views::report(report));
-        let relays = report.local.iter().any(|candidate| candidate.kind == crate::api::CandidateKind::Relay);
-        let advice = if relays {
-            "a firewall blocks both sides' relays; allow UDP 3478 and TCP 443 to them"
-        } else {
-            "no relay was at hand: configure one (turn servers, or an edge with MRAS)"
-        };
-        self.end(cx, EndReason::NoPath { report, advice: advice.to_owned() });
-    }
-
-    /// RFC 7675 §5.1: nothing is sent any more, and an ICE restart is the way back. The caller starts it.
-    fn consent_lost(&mut self, cx: &mut Cx<'_>) {
-        self.has_path = false;
-        self.apply_media(cx);
-        self.timers.repair.get_or_insert(cx.now + REPAIR_PATIENCE);
-        if self.direction == Direction::Outgoing {
-            self.restart_due = true;
-            self.next_offer(cx);
-        }
-    }
-
     /// When this call wants to be woken, apart from its flow.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.timers.earliest()
@@ -549,7 +358,7 @@ impl Call {
         self.finish_if_done(cx);
     }
 
-    fn finish_if_done(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn finish_if_done(&mut self, cx: &mut Cx<'_>) {
         if self.stage != Stage::Ending || self.over || self.flow.is_some() || !self.signalling_done {
             return;
         }

@@ -22,6 +22,7 @@ mod facade;
 mod flow;
 mod incoming;
 mod io;
+mod media_side;
 
 mod negotiate;
 mod phase;
@@ -30,6 +31,7 @@ pub mod provision;
 mod registration;
 mod relays;
 mod reoffer;
+mod route;
 mod signals;
 mod views;
 
