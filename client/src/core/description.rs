@@ -2,11 +2,11 @@
 //!
 //! RFC 8866 (syntax), RFC 8839 §5 (ICE), RFC 4568 §4 (keys), RFC 5761 §5.1.1 and RFC 3605 (RTCP), RFC 3264 §6 (order of streams).
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ice::{Candidate, Component, Secret};
+use sip::sdp::{Media, MediaSection, RtpMap, SessionDescription};
 
 use super::negotiate::NegotiateError;
 
@@ -98,12 +98,6 @@ impl Direction {
             Self::Inactive => "inactive",
         }
     }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::SendRecv, Self::SendOnly, Self::RecvOnly, Self::Inactive]
-            .into_iter()
-            .find(|direction| direction.as_str() == text)
-    }
 }
 
 /// One payload format with its name.
@@ -129,14 +123,6 @@ pub(crate) struct IceAttributes {
     pub(crate) remote_candidates: Vec<(Component, SocketAddr)>,
 }
 
-/// A stream that is not ours: its `m=` line without the port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OtherStream {
-    media: String,
-    profile: String,
-    formats: String,
-}
-
 /// One description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Description {
@@ -154,8 +140,8 @@ pub(crate) struct Description {
     pub(crate) crypto: Vec<String>,
     pub(crate) ice: Option<IceAttributes>,
     /// Other streams before and after the audio.
-    pub(crate) refused_before: Vec<OtherStream>,
-    pub(crate) refused_after: Vec<OtherStream>,
+    pub(crate) refused_before: Vec<MediaSection>,
+    pub(crate) refused_after: Vec<MediaSection>,
 }
 
 /// The constant part of our `o=` line and the counter in it (RFC 3264 §8).
@@ -163,24 +149,23 @@ pub(crate) struct Description {
 pub(crate) struct Origin {
     id: u64,
     version: u64,
-    last: String,
+    last: Option<SessionDescription>,
 }
 
 impl Origin {
     /// `id` is a random number.
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, version: 0, last: String::new() }
+        Self { id, version: 0, last: None }
     }
 
-    /// The description as text. The version goes up by one whenever the text differs from the last one.
+    /// The description as text. The version goes up by one whenever something differs from the last one.
     pub(crate) fn write(&mut self, description: &Description) -> String {
-        let body = description.body();
-        if body != self.last {
+        let session = description.session(self.id);
+        if self.last.as_ref() != Some(&session) {
             self.version += 1;
-            self.last.clone_from(&body);
+            self.last = Some(session.clone());
         }
-        let address = description.rtp.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
-        format!("v=0\r\no=- {} {} IN {}\r\n{body}", self.id, self.version, typed(address))
+        String::from_utf8_lossy(&session.with_version(self.version).to_bytes()).into_owned()
     }
 }
 
@@ -193,50 +178,42 @@ fn typed(address: IpAddr) -> String {
 }
 
 impl Description {
-    /// Everything behind the `o=` line.
-    fn body(&self) -> String {
-        let mut text = String::from("s=-\r\n");
+    fn session(&self, id: u64) -> SessionDescription {
         let address = self.rtp.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
-        // Writing into a String does not fail.
-        let _ = write!(text, "c=IN {}\r\nt=0 0\r\n", typed(address));
+        let mut session = SessionDescription::new(id, 0, address);
         if let Some(ice) = &self.ice {
-            let _ = write!(text, "a=ice-options:{}\r\n", ice.options.join(" "));
+            session = session.attribute("ice-options", Some(&ice.options.join(" ")));
             if let Some(pacing) = ice.pacing {
-                let _ = write!(text, "a=ice-pacing:{}\r\n", pacing.as_millis());
+                session = session.attribute("ice-pacing", Some(&pacing.as_millis().to_string()));
             }
         }
-        for stream in &self.refused_before {
-            stream.write(&mut text);
-        }
-        self.write_audio(&mut text);
-        for stream in &self.refused_after {
-            stream.write(&mut text);
-        }
-        text
+        let streams =
+            self.refused_before.iter().cloned().chain([self.audio()]).chain(self.refused_after.iter().cloned());
+        streams.fold(session, SessionDescription::media_section)
     }
 
-    fn write_audio(&self, text: &mut String) {
+    fn audio(&self) -> MediaSection {
         let numbers: Vec<_> = self.rtpmaps.iter().map(|map| map.payload_type.to_string()).collect();
-        let _ = write!(text, "m=audio {} {} {}\r\n", self.port, self.profile.as_str(), numbers.join(" "));
+        let mut audio = MediaSection::new("audio", self.port, self.profile.as_str(), &numbers);
         if self.mux {
-            text.push_str("a=rtcp-mux\r\n");
+            audio = audio.attribute("rtcp-mux", None);
         }
         if let Some(rtcp) = self.rtcp {
-            let _ = write!(text, "a=rtcp:{} IN {}\r\n", rtcp.port(), typed(rtcp.ip()));
+            audio = audio.attribute("rtcp", Some(&format!("{} IN {}", rtcp.port(), typed(rtcp.ip()))));
         }
         for line in &self.crypto {
-            let _ = write!(text, "a=crypto:{line}\r\n");
+            audio = audio.attribute("crypto", Some(line));
         }
         for map in &self.rtpmaps {
-            let channels = if map.channels > 1 { format!("/{}", map.channels) } else { String::new() };
-            let _ = write!(text, "a=rtpmap:{} {}/{}{channels}\r\n", map.payload_type, map.encoding, map.clock_hz);
+            audio = audio.attribute("rtpmap", Some(&map.line()));
             if let Some(fmtp) = &map.fmtp {
-                let _ = write!(text, "a=fmtp:{} {fmtp}\r\n", map.payload_type);
+                audio = audio.attribute("fmtp", Some(&format!("{} {fmtp}", map.payload_type)));
             }
         }
-        let _ = write!(text, "a=ptime:20\r\na={}\r\n", self.direction.as_str());
-        if let Some(ice) = &self.ice {
-            ice.write(text);
+        audio = audio.attribute("ptime", Some("20")).attribute(self.direction.as_str(), None);
+        match &self.ice {
+            Some(ice) => ice.write(audio),
+            None => audio,
         }
     }
 
@@ -246,190 +223,95 @@ impl Description {
     ///
     /// [`NegotiateError::Syntax`] or [`NegotiateError::NoAudio`].
     pub(crate) fn read(text: &str) -> Result<Self, NegotiateError> {
-        let lines: Vec<Line<'_>> =
-            text.lines().map(str::trim_end).filter(|line| !line.is_empty()).filter_map(Line::of).collect();
-        if lines.first().is_none_or(|line| line.kind != 'v') {
-            return Err(NegotiateError::Syntax("it does not begin with v=0".to_owned()));
-        }
-        let mut sections: Vec<&[Line<'_>]> = Vec::new();
-        let mut rest = lines.as_slice();
-        while let Some(at) = rest.iter().skip(1).position(|line| line.kind == 'm') {
-            let (section, tail) = rest.split_at(at + 1);
-            sections.push(section);
-            rest = tail;
-        }
-        sections.push(rest);
-        let (session, streams) = sections.split_first().ok_or(NegotiateError::NoAudio)?;
-        let streams = streams.get(..streams.len().min(STREAMS_MAX)).unwrap_or(streams);
-        let is_audio = |section: &&[Line<'_>]| section.first().is_some_and(|line| line.value.starts_with("audio "));
-        let is_open = |section: &&[Line<'_>]| is_audio(section) && stream_port(section) != Some(0);
-        let at = streams.iter().position(is_open).or(streams.iter().position(is_audio));
-        let at = at.ok_or(NegotiateError::NoAudio)?;
+        let session =
+            SessionDescription::parse(text.as_bytes()).map_err(|error| NegotiateError::Syntax(error.to_string()))?;
+        let streams: Vec<Media<'_>> = session.media().take(STREAMS_MAX).collect();
+        let is_audio = |stream: &Media<'_>| stream.kind() == "audio";
+        let is_open = |stream: &Media<'_>| is_audio(stream) && stream.port() != 0;
+        let at =
+            streams.iter().position(is_open).or(streams.iter().position(is_audio)).ok_or(NegotiateError::NoAudio)?;
         let (before, audio_and_after) = streams.split_at(at);
         let (audio, after) = audio_and_after.split_first().ok_or(NegotiateError::NoAudio)?;
-        let mut description = Self::read_audio(session, audio)?;
-        description.refused_before = before.iter().filter_map(|stream| OtherStream::read(stream)).collect();
-        description.refused_after = after.iter().filter_map(|stream| OtherStream::read(stream)).collect();
-        Ok(description)
-    }
-
-    fn read_audio(session: &[Line<'_>], audio: &[Line<'_>]) -> Result<Self, NegotiateError> {
-        let media = audio.first().map(|line| line.value).unwrap_or_default();
-        let mut fields = media.split_ascii_whitespace().skip(1);
-        let port = fields.next().and_then(|port| port.split('/').next()).and_then(|port| port.parse::<u16>().ok());
-        let port = port.ok_or_else(|| NegotiateError::Syntax(format!("bad port in m={media}")))?;
-        let profile = Profile::parse(fields.next().unwrap_or_default());
-        let numbers: Vec<u8> =
-            fields.take(FORMATS_MAX).filter_map(|number| number.parse().ok()).filter(|n| *n < 128).collect();
-        let address = line_value(audio, 'c').or_else(|| line_value(session, 'c')).and_then(connection_address);
-        let rtp = address.map(|address| SocketAddr::new(address, port));
-        let direction = |section: &[Line<'_>]| attributes(section).find_map(|(name, _)| Direction::parse(name));
         Ok(Self {
-            port,
-            rtp,
-            rtcp: read_rtcp(audio, rtp),
-            mux: attributes(audio).any(|(name, _)| name == "rtcp-mux"),
-            profile,
-            direction: direction(audio).or_else(|| direction(session)).unwrap_or(Direction::SendRecv),
-            rtpmaps: numbers.into_iter().filter_map(|number| read_rtpmap(audio, number)).collect(),
-            crypto: attributes(audio)
-                .filter(|(name, _)| *name == "crypto")
-                .map(|(_, value)| value.to_owned())
-                .collect(),
-            ice: IceAttributes::read(session, audio),
-            refused_before: Vec::new(),
-            refused_after: Vec::new(),
+            refused_before: before.iter().map(MediaSection::refused).collect(),
+            refused_after: after.iter().map(MediaSection::refused).collect(),
+            ..Self::read_audio(*audio, session.ice_lite())
         })
     }
-}
 
-/// One line, `m=audio 9 …`.
-#[derive(Debug, Clone, Copy)]
-struct Line<'a> {
-    kind: char,
-    value: &'a str,
-}
-
-impl<'a> Line<'a> {
-    fn of(line: &'a str) -> Option<Self> {
-        let (kind, value) = line.split_once('=')?;
-        let mut letters = kind.chars();
-        let kind = letters.next().filter(|_| letters.next().is_none())?;
-        Some(Self { kind, value })
+    fn read_audio(audio: Media<'_>, lite: bool) -> Self {
+        let rtp = audio.address().map(|address| SocketAddr::new(address, audio.port()));
+        let codecs = audio.codecs().into_iter().take(FORMATS_MAX);
+        Self {
+            port: audio.port(),
+            rtp,
+            rtcp: rtp.and_then(|rtp| rtcp_address(audio, rtp)),
+            mux: audio.rtcp_mux(),
+            profile: Profile::parse(audio.protocol()),
+            direction: Direction::of(audio.direction().sends(), audio.direction().receives()),
+            rtpmaps: codecs.map(|map| Rtpmap::of(audio, map)).collect(),
+            crypto: audio.crypto().map(str::to_owned).collect(),
+            ice: IceAttributes::read(audio, lite),
+            refused_before: Vec::new(),
+            refused_after: Vec::new(),
+        }
     }
-}
-
-/// The attributes of a section: name, and value or an empty text.
-fn attributes<'a>(section: &[Line<'a>]) -> impl Iterator<Item = (&'a str, &'a str)> {
-    section.iter().filter(|line| line.kind == 'a').map(|line| line.value.split_once(':').unwrap_or((line.value, "")))
-}
-
-fn attribute<'a>(section: &[Line<'a>], name: &str) -> Option<&'a str> {
-    attributes(section).find(|(found, _)| *found == name).map(|(_, value)| value)
-}
-
-fn line_value<'a>(section: &[Line<'a>], kind: char) -> Option<&'a str> {
-    section.iter().find(|line| line.kind == kind).map(|line| line.value)
-}
-
-fn stream_port(section: &[Line<'_>]) -> Option<u16> {
-    section.first()?.value.split_ascii_whitespace().nth(1)?.split('/').next()?.parse().ok()
-}
-
-/// `IN IP4 192.0.2.1[/ttl]`; a name gives `None`, names are not looked up for media.
-fn connection_address(value: &str) -> Option<IpAddr> {
-    value.split_ascii_whitespace().nth(2)?.split('/').next()?.parse().ok()
 }
 
 /// RFC 3605 §2.1: port, and an address if it is another one; without the attribute the next port.
-fn read_rtcp(audio: &[Line<'_>], rtp: Option<SocketAddr>) -> Option<SocketAddr> {
-    let rtp = rtp?;
-    let Some(value) = attribute(audio, "rtcp") else {
-        return Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?));
-    };
-    let port = value.split_ascii_whitespace().next()?.parse().ok()?;
-    let address = value.split_once(' ').and_then(|(_, rest)| connection_address(rest)).unwrap_or(rtp.ip());
-    Some(SocketAddr::new(address, port))
+fn rtcp_address(audio: Media<'_>, rtp: SocketAddr) -> Option<SocketAddr> {
+    match audio.rtcp() {
+        Some(rtcp) => Some(SocketAddr::new(rtcp.ip.unwrap_or(rtp.ip()), rtcp.port)),
+        None => Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?)),
+    }
 }
 
-fn read_rtpmap(audio: &[Line<'_>], number: u8) -> Option<Rtpmap> {
-    let of_number = |name: &str| {
-        let values =
-            attributes(audio).filter(|(found, _)| *found == name).filter_map(|(_, value)| value.split_once(' '));
-        values.into_iter().find(|(found, _)| found.parse() == Ok(number)).map(|(_, rest)| rest.trim())
-    };
-    // RFC 3551 §6: static numbers need no rtpmap.
-    let static_map = match number {
-        0 => Some("PCMU/8000"),
-        8 => Some("PCMA/8000"),
-        _ => None,
-    };
-    let map = of_number("rtpmap").or(static_map)?;
-    let mut parts = map.split('/');
-    Some(Rtpmap {
-        payload_type: number,
-        encoding: parts.next()?.to_owned(),
-        clock_hz: parts.next()?.trim().parse().ok()?,
-        channels: parts.next().and_then(|channels| channels.trim().parse().ok()).unwrap_or(1),
-        fmtp: of_number("fmtp").map(str::to_owned),
-    })
-}
-
-impl OtherStream {
-    fn read(section: &[Line<'_>]) -> Option<Self> {
-        let mut fields = section.first()?.value.splitn(4, ' ');
-        let media = fields.next()?.to_owned();
-        let _port = fields.next()?;
-        Some(Self { media, profile: fields.next()?.to_owned(), formats: fields.next().unwrap_or("0").to_owned() })
+impl Rtpmap {
+    fn of(audio: Media<'_>, map: RtpMap) -> Self {
+        let fmtp = audio.format_parameters(map.payload_type).map(|parameters| parameters.text);
+        Self {
+            payload_type: map.payload_type,
+            encoding: map.encoding,
+            clock_hz: map.clock_rate,
+            channels: map.channels,
+            fmtp,
+        }
     }
 
-    /// Port 0: refused (RFC 3264 §6).
-    fn write(&self, text: &mut String) {
-        let first = self.formats.split(' ').next().unwrap_or("0");
-        let _ = write!(text, "m={} 0 {} {first}\r\n", self.media, self.profile);
+    fn line(&self) -> String {
+        let (payload_type, encoding) = (self.payload_type, self.encoding.clone());
+        RtpMap { payload_type, encoding, clock_rate: self.clock_hz, channels: self.channels }.to_string()
     }
 }
 
 impl IceAttributes {
-    fn read(session: &[Line<'_>], audio: &[Line<'_>]) -> Option<Self> {
-        let either = |name| attribute(audio, name).or_else(|| attribute(session, name));
-        let candidates = attributes(audio).filter(|(name, _)| *name == "candidate");
-        let options = either("ice-options").unwrap_or_default();
+    fn read(audio: Media<'_>, lite: bool) -> Option<Self> {
+        let remote_candidates = audio.remote_candidates().into_iter().take(2).filter_map(|(component, ip, port)| {
+            Some((Component::from_number(component.into())?, SocketAddr::new(ip, port)))
+        });
         Some(Self {
-            ufrag: either("ice-ufrag").map(str::trim).filter(|ufrag| !ufrag.is_empty())?.to_owned(),
-            pwd: Secret::new(either("ice-pwd").map(str::trim).filter(|pwd| !pwd.is_empty())?),
-            candidates: candidates.take(CANDIDATES_MAX).filter_map(|(_, value)| value.parse().ok()).collect(),
-            options: options.split_ascii_whitespace().map(str::to_owned).collect(),
-            pacing: either("ice-pacing").and_then(|text| text.trim().parse().ok()).map(Duration::from_millis),
-            lite: either("ice-lite").is_some(),
-            mismatch: attribute(audio, "ice-mismatch").is_some(),
-            remote_candidates: attribute(audio, "remote-candidates").map(read_remote_candidates).unwrap_or_default(),
+            ufrag: audio.ice_ufrag()?.to_owned(),
+            pwd: Secret::new(audio.ice_pwd()?),
+            candidates: audio.candidates().take(CANDIDATES_MAX).filter_map(|line| line.parse().ok()).collect(),
+            options: audio.ice_options().into_iter().map(str::to_owned).collect(),
+            pacing: audio.ice_pacing_ms().map(|ms| Duration::from_millis(ms.into())),
+            lite,
+            mismatch: audio.ice_mismatch(),
+            remote_candidates: remote_candidates.collect(),
         })
     }
 
-    fn write(&self, text: &mut String) {
-        let _ = write!(text, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", self.ufrag, self.pwd.expose());
+    fn write(&self, audio: MediaSection) -> MediaSection {
+        let mut audio = audio.attribute("ice-ufrag", Some(&self.ufrag)).attribute("ice-pwd", Some(self.pwd.expose()));
         for candidate in &self.candidates {
-            let _ = write!(text, "a=candidate:{candidate}\r\n");
+            audio = audio.attribute("candidate", Some(&candidate.to_string()));
         }
-        if !self.remote_candidates.is_empty() {
-            let list = self.remote_candidates.iter();
-            let list: Vec<_> =
-                list.map(|(c, address)| format!("{} {} {}", c.number(), address.ip(), address.port())).collect();
-            let _ = write!(text, "a=remote-candidates:{}\r\n", list.join(" "));
+        if self.remote_candidates.is_empty() {
+            return audio;
         }
+        let list = self.remote_candidates.iter();
+        let list: Vec<_> =
+            list.map(|(c, address)| format!("{} {} {}", c.number(), address.ip(), address.port())).collect();
+        audio.attribute("remote-candidates", Some(&list.join(" ")))
     }
-}
-
-/// Groups of component, address, port (RFC 8839 §5.2).
-fn read_remote_candidates(value: &str) -> Vec<(Component, SocketAddr)> {
-    let fields: Vec<_> = value.split_ascii_whitespace().take(6).collect();
-    let group = |group: &[&str]| match group {
-        [component, address, port] => {
-            let component = Component::from_number(component.parse().ok()?)?;
-            Some((component, SocketAddr::new(address.parse().ok()?, port.parse().ok()?)))
-        }
-        _ => None,
-    };
-    fields.chunks(3).filter_map(group).collect()
 }
