@@ -19,7 +19,7 @@ use self::commands::Run;
 use self::exit::ExitCode;
 use crate::driver::clock;
 use crate::engine::Engine;
-use crate::logging::{self, LogTo};
+use crate::logging::{self, LogError, LogTo};
 
 /// Shows the screen until the user leaves it.
 pub type Screen = for<'a> fn(&'a Engine) -> Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -46,9 +46,13 @@ pub fn main(screen: Screen) -> std::process::ExitCode {
         None if on_screen => LogTo::Nowhere,
         None => LogTo::Stderr,
     };
-    if let Err(text) = logging::start(cli.global.verbose, cli.global.log_filter.as_deref(), log_to) {
-        print::trouble(&text);
-        return ExitCode::Usage.into();
+    if let Err(error) = logging::start(cli.global.verbose, cli.global.log_filter.as_deref(), log_to) {
+        print::trouble(&error.to_string());
+        let code = match error {
+            LogError::Filter { .. } => ExitCode::Usage,
+            LogError::File { .. } => ExitCode::Config,
+        };
+        return code.into();
     }
     let mut builder = if on_screen {
         let mut builder = tokio::runtime::Builder::new_multi_thread();

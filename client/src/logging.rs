@@ -25,21 +25,44 @@ pub enum LogTo<'a> {
     Nowhere,
 }
 
+/// Why there can be no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A mistake on the command line.
+    #[error("--log-filter {directives:?} makes no sense: {cause}; write for example \"ice=trace,sip=debug\"")]
+    Filter {
+        /// What was given.
+        directives: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The file cannot be written.
+    #[error("cannot write --log-file {path}: {cause}; name a file where you may write")]
+    File {
+        /// The file.
+        path: String,
+        /// The system's words.
+        cause: String,
+    },
+}
+
 /// Starts logging; the first call in a process wins.
 ///
 /// # Errors
 ///
-/// A sentence: the filter makes no sense, or the file cannot be written.
-pub fn start(verbose: u8, filter: Option<&str>, to: LogTo<'_>) -> Result<(), String> {
+/// [`LogError`]: the filter makes no sense, or the file cannot be written.
+pub fn start(verbose: u8, filter: Option<&str>, to: LogTo<'_>) -> Result<(), LogError> {
     let directives = filter.map_or_else(|| by_verbosity(verbose).to_owned(), ToOwned::to_owned);
     let filter = EnvFilter::try_new(&directives)
-        .map_err(|error| format!("--log-filter {directives:?} makes no sense: {error}"))?;
+        .map_err(|error| LogError::Filter { directives: directives.clone(), cause: error.to_string() })?;
     let target: Target = match to {
         LogTo::Nowhere => return Ok(()),
         LogTo::Stderr => crate::cli::print::errors(),
         LogTo::File(path) => {
             let open = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-            Box::new(open.map_err(|error| format!("cannot write --log-file {}: {error}", path.display()))?)
+            let failed =
+                |error: io::Error| LogError::File { path: path.display().to_string(), cause: error.to_string() };
+            Box::new(open.map_err(failed)?)
         }
     };
     let colour =
@@ -136,6 +159,13 @@ fn hide(line: &str, mark: &str, of_secret: fn(char) -> bool) -> String {
 #[cfg(test)]
 mod logging_tests {
     use super::*;
+
+    #[test]
+    fn a_filter_without_sense_and_a_file_that_cannot_be_written_are_told_apart() {
+        let nowhere = tempfile::tempdir().unwrap().path().join("none/log");
+        assert!(matches!(start(0, Some("a=b=c"), LogTo::Stderr), Err(LogError::Filter { .. })));
+        assert!(matches!(start(0, None, LogTo::File(&nowhere)), Err(LogError::File { .. })));
+    }
 
     #[test]
     fn secrets_are_hidden_and_the_rest_of_the_line_stays() {

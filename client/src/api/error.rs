@@ -41,7 +41,7 @@ pub enum RegistrationError {
     NoAnswer { server: String, waited_s: u64 },
     #[error("{server} refused the password of {user} ({status}); check auth-user and the password")]
     Credentials { server: String, user: String, status: u16 },
-    #[error("{server} refused to register {aor}: {status} {phrase}")]
+    #[error("{server} refused to register {aor}: {status} {phrase}; ask whoever runs the server")]
     Refused { server: String, aor: String, status: u16, phrase: String },
 }
 
@@ -62,17 +62,17 @@ pub enum EndReason {
     /// An incoming call we refused.
     #[error("we refused the call ({status})")]
     Declined { status: u16 },
-    #[error("{target} is busy ({status} {phrase})")]
+    #[error("{target} is busy ({status} {phrase}); try again later")]
     Busy { target: String, status: u16, phrase: String },
-    #[error("{target} did not answer within {waited_s} s")]
+    #[error("{target} did not answer within {waited_s} s; try again later")]
     NoAnswer { target: String, waited_s: u64 },
     #[error("{target} is not known there ({status} {phrase}); check the address")]
     UnknownUser { target: String, status: u16, phrase: String },
-    #[error("the call to {target} was refused: {status} {phrase}")]
+    #[error("the call to {target} was refused: {status} {phrase}; ask the other side")]
     Rejected { target: String, status: u16, phrase: String },
     #[error("the password was refused for the call to {target} ({status})")]
     Credentials { target: String, status: u16 },
-    #[error("{target} cannot be reached: {cause}")]
+    #[error("{target} cannot be reached: {cause}; check the address and the network")]
     Unreachable { target: String, cause: String },
     /// No pair of candidates worked (RFC 8445 §8.1.2).
     #[error("no media path: none of {pairs} pairs worked; {advice}", pairs = report.pairs.len())]
@@ -80,9 +80,9 @@ pub enum EndReason {
     /// Media had a path and lost it (RFC 7675 §5.1).
     #[error("the media path was lost and could not be repaired")]
     PathLost { report: Box<IceReport> },
-    #[error("no relay can be used, but the policy allows nothing else: {cause}")]
+    #[error("no relay can be used, but the policy allows nothing else: {cause}; try --path all, or check the relay")]
     NoRelay { cause: String, report: Box<IceReport> },
-    #[error("nothing in common to talk with: {problem}")]
+    #[error("nothing in common to talk with: {problem}; check srtp and the codecs of both sides")]
     NotAcceptable { problem: String },
     #[error("the session timer ran out (RFC 4028 §10): the peer is gone")]
     SessionExpired,

@@ -52,14 +52,18 @@ pub struct NotReady {
     pub text: String,
 }
 
-/// Waits until the account can call: registered, and its relay credentials are there or known not to come.
+/// Waits until the account can be used: registered, and its relay credentials are there or known not to come. Without a
+/// registrar: listening, if it is to listen.
 ///
 /// # Errors
 ///
-/// [`NotReady`] with the first failure of the registration.
+/// [`NotReady`] with the first failure of the registration, or why its address cannot be listened at.
 pub async fn ready(events: &mut Events, account: &AccountConfig, printer: Printer) -> Result<(), NotReady> {
     if !account.register {
-        return Ok(());
+        return match account.listen {
+            Some(_) => listening(events, printer).await,
+            None => Ok(()),
+        };
     }
     let mut credentials_by: Option<Instant> = None;
     loop {
@@ -85,6 +89,22 @@ pub async fn ready(events: &mut Events, account: &AccountConfig, printer: Printe
             _ => {}
         }
     }
+}
+
+async fn listening(events: &mut Events, printer: Printer) -> Result<(), NotReady> {
+    while let Some(event) = events.next().await {
+        printer.event(&event);
+        let EventBody::Account { change, .. } = &event.body else { continue };
+        match &**change {
+            AccountChange::Listening { .. } => return Ok(()),
+            // An account that neither registers nor calls has nothing else to warn about.
+            AccountChange::Warned { warning } => {
+                return Err(NotReady { code: ExitCode::Config, text: warning.to_string() });
+            }
+            _ => {}
+        }
+    }
+    Err(gone())
 }
 
 fn gone() -> NotReady {
@@ -271,8 +291,33 @@ fn explain(code: ExitCode, reason: &EndReason, (sent, received): (bool, bool), r
                 (false, true) => "nothing was sent to the other side",
                 (false | true, _) => "no sound went either way",
             };
-            print::trouble(&format!("the call was answered, but {what}"));
+            print::trouble(&format!("the call was answered, but {what}; check the firewall and the other side"));
         }
         _ => print::trouble(&reason.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod session_tests {
+    use super::*;
+    use crate::engine::EngineConfig;
+
+    #[tokio::test]
+    async fn an_address_in_use_is_told_before_calls_are_waited_for() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let account = AccountConfig {
+            aor: "sip:bot@127.0.0.1".to_owned(),
+            listen: Some(taken.local_addr().unwrap()),
+            register: false,
+            mras: false,
+            ..AccountConfig::default()
+        };
+        let engine = Engine::start(EngineConfig::default()).unwrap();
+        let mut events = engine.subscribe();
+        engine.command(Command::AddAccount { account: ACCOUNT, config: Box::new(account.clone()) });
+        let failed = ready(&mut events, &account, Printer::silent()).await.unwrap_err();
+        assert_eq!(failed.code, ExitCode::Config);
+        assert!(failed.text.ends_with("choose another address or port"), "{}", failed.text);
+        engine.shutdown().await;
     }
 }

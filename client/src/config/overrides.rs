@@ -4,11 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::file::{check_aor, host_port};
+use super::secret::PASSWORD_VARIABLE;
 use super::{Config, ConfigError};
 use crate::api::{AccountConfig, PathPolicy, Secret, SrtpMode, TransportChoice};
-
-/// The variable that holds a password; there is no flag for it, because everyone may read a command line.
-const PASSWORD_VARIABLE: &str = "ICEPHONE_PASSWORD";
 
 /// What flags or variables set; `None` leaves the file's value.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -8,6 +8,9 @@ use zeroize::Zeroizing;
 
 use crate::api::Secret;
 
+/// The variable that holds a password; there is no flag for it, because everyone may read a command line.
+pub(super) const PASSWORD_VARIABLE: &str = "ICEPHONE_PASSWORD";
+
 /// The ways one secret may be given; at most one may be used.
 #[derive(Debug)]
 pub(super) struct SecretSource {
@@ -50,6 +53,8 @@ pub(super) fn fetch(source: SecretSource) -> Result<Option<Secret>, String> {
 fn run(what: &str, key: &str, command: &str) -> Result<Secret, String> {
     let output = Command::new("sh")
         .args(["-c", command])
+        // It is for this program alone.
+        .env_remove(PASSWORD_VARIABLE)
         .stdin(Stdio::inherit())
         .stderr(Stdio::inherit())
         .output()

@@ -25,11 +25,14 @@ use super::pipe::StreamFailure;
 /// A sentence that names the file, if it cannot be read or holds no certificate.
 pub fn read_ca(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let name = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("cannot read tls.ca {name}: {error}"))?;
+    let pem = std::fs::read(path)
+        .map_err(|error| format!("cannot read tls.ca {name}: {error}; check the path and its permissions"))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
         Ok(list) if !list.is_empty() => Ok(list),
-        Ok(_) => Err(format!("tls.ca {name} holds no certificate in PEM form")),
+        Ok(_) => Err(format!(
+            "tls.ca {name} holds no certificate in PEM form; convert it, for example: openssl x509 -in {name} -out ca.pem"
+        )),
         Err(error) => Err(format!("tls.ca {name} is not a PEM file: {error}")),
     }
 }
