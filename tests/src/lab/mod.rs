@@ -5,6 +5,7 @@
 pub mod capture;
 pub mod edge;
 pub mod netns;
+pub mod phone;
 pub mod run;
 
 use std::path::{Path, PathBuf};
