@@ -450,9 +450,8 @@ fn citations(source: &Source) -> Vec<Violation> {
 }
 
 fn unfinished(source: &Source) -> Vec<Violation> {
-    let marks = ["todo!", "unimplemented!"].map(str::to_owned).into_iter();
-    let marks: Vec<String> =
-        marks.chain(["TO", "FIX"].iter().zip(["DO", "ME"]).map(|(a, b)| format!("{a}{b}"))).collect();
+    // Put together here, so that this file does not break its own rule.
+    let marks = [("to", "do!"), ("unimple", "mented!"), ("TO", "DO"), ("FIX", "ME")].map(|(a, b)| format!("{a}{b}"));
     let mut found = Vec::new();
     for (index, line) in source.text.lines().enumerate() {
         for mark in &marks {
@@ -529,7 +528,7 @@ fn an_undocumented_bound_unfinished_work_and_a_strange_place_are_found() {
     assert_eq!(bounds(&source("a.rs", "const EARLY_MAX: usize = 100;")).len(), 1);
     assert_eq!(bounds(&source("a.rs", "/// One per fork.\nconst EARLY_MAX: usize = 100;")).len(), 0);
     assert_eq!(bounds(&source("a.rs", "const EARLY_MAX: usize = 100; // one per fork")).len(), 0);
-    assert_eq!(unfinished(&source("a.rs", &format!("fn f() {{ {}!() }}", "todo"))).len(), 1);
+    assert_eq!(unfinished(&source("a.rs", &format!("fn f() {{ {}do!() }}", "to"))).len(), 1);
     assert_eq!(unfinished(&source("a.rs", &format!("// {}DO: later", "TO"))).len(), 1);
     assert_eq!(strangers(&source("a.rs", &format!("let a = \"/{}/ann/a.wav\";", "home"))).len(), 1);
     assert_eq!(strangers(&source("a.rs", "let a = \"/usr/share/home\";")).len(), 0);
