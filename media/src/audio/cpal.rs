@@ -150,7 +150,7 @@ fn open_input(
 ) -> Opened<ring::FrameReader> {
     let (config, format) = choose(device.supported_input_configs()?).ok_or_else(unsupported)?;
     let (capture, reader) = ring::microphone();
-    let mut inlet = Inlet { capture, converter: Converter::new(config.sample_rate, RATE), wake };
+    let mut inlet = Inlet { capture, converter: Converter::new(config.sample_rate, RATE), unread: 0, wake };
     let channels = usize::from(config.channels.max(1));
     let on_error = report("microphone", faults.clone());
     let stream = if format == SampleFormat::I16 {
@@ -192,6 +192,8 @@ fn open_output(device: &Device, faults: &SyncSender<String>) -> Opened<ring::Fra
 struct Inlet {
     capture: Capture,
     converter: Converter,
+    /// Samples since the loop was last woken.
+    unread: usize,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -202,8 +204,13 @@ impl Inlet {
         }
         while let Some(value) = self.converter.pop() {
             self.capture.push(sample::to_i16(value));
+            self.unread += 1;
         }
-        (self.wake)();
+        // Some hosts call back every half millisecond; the loop only wants to hear of whole frames.
+        if self.unread >= ring::FRAME_SAMPLES {
+            self.unread %= ring::FRAME_SAMPLES;
+            (self.wake)();
+        }
     }
 }
 
