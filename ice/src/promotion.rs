@@ -93,11 +93,10 @@ fn is_half_proven(entries: &[Entry], components: &[Component]) -> bool {
         entries.iter().any(|e| e.component == component && e.rank.class == class && (e.is_valid || !valid))
     };
     let classes = [PathClass::Direct, PathClass::Reflexive, PathClass::RelayUdp, PathClass::RelayTcp];
-    let best_shared = |valid| classes.into_iter().position(|class| components.iter().all(|c| has(*c, class, valid)));
-    let Some(possible) = best_shared(false) else { return false };
-    let is_better = best_shared(true).is_none_or(|now| possible < now);
-    let is_proven = classes.get(possible).is_some_and(|class| components.iter().any(|c| has(*c, *class, true)));
-    is_better && is_proven
+    let shared = |class: PathClass, valid: bool| components.iter().all(|c| has(*c, class, valid));
+    let now = classes.into_iter().find(|class| shared(*class, true));
+    let better = classes.into_iter().filter(|class| now.is_none_or(|now| *class < now));
+    better.into_iter().any(|class| shared(class, false) && components.iter().any(|c| has(*c, class, true)))
 }
 
 fn is_best_left(entries: &[Entry], components: &[Component]) -> bool {
@@ -335,8 +334,8 @@ mod tests {
         let start = crate::epoch();
         let times = Times { started: start, first_valid: Some((start, ms(10))) };
         let relays = [entry(8, Rtp, RelayUdp, true), entry(9, Rtcp, RelayUdp, true)];
-        let wait = |more: [Entry; 2]| match decide(
-            &[relays.as_slice(), &more].concat(),
+        let wait = |more: &[Entry]| match decide(
+            &[relays.as_slice(), more].concat(),
             &[Rtp, Rtcp],
             times,
             &Dialect::RFC8445,
@@ -345,9 +344,12 @@ mod tests {
             Decision::Wait(Some(at)) => (at - start).as_millis(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(wait([entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Reflexive, false)]), 1000);
-        assert_eq!(wait([entry(1, Rtp, Direct, false), entry(2, Rtcp, Direct, false)]), 300, "nothing is proven");
-        assert_eq!(wait([entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Direct, false)]), 300, "no class is shared");
+        assert_eq!(wait(&[entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Reflexive, false)]), 1000);
+        assert_eq!(wait(&[entry(1, Rtp, Direct, false), entry(2, Rtcp, Direct, false)]), 300, "nothing is proven");
+        let dead = [entry(3, Rtp, Direct, false), entry(4, Rtcp, Direct, false)];
+        let lagging = [entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Reflexive, false)];
+        assert_eq!(wait(&[dead, lagging].concat()), 1000, "below a class that nobody reaches");
+        assert_eq!(wait(&[entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Direct, false)]), 300, "no class is shared");
     }
 
     #[test]
