@@ -7,7 +7,8 @@
 //!                 └ driver ┘                       lab   the embedded edge, sans-IO as well
 //! ```
 //!
-//! Read `api` first, then `core/mod.rs`, then `driver/account_loop.rs`.
+//! Read `api` first, then `core/mod.rs`, then `driver/account_loop.rs` and [`engine`], which is what programs use
+//! (`client/examples/dial.rs`). The servers are in `lab/mod.rs`; `cli`, [`bot`] and [`demo`] are clients of the engine.
 
 pub mod api;
 pub mod bot;

@@ -50,11 +50,8 @@ impl Host {
                     wire.extend(from.map(|from| (now + LATENCY, from, to, payload)));
                 }
                 Output::Data { payload, .. } => {
-                    println!(
-                        "{at:>5} ms  {}  hears {:?}",
-                        self.name,
-                        String::from_utf8_lossy(payload.get(2..).unwrap_or_default())
-                    );
+                    let text = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
+                    println!("{at:>5} ms  {}  hears {text:?}", self.name);
                     self.has_heard = true;
                 }
                 Output::Event(event) => self.tell(at, event),
@@ -73,10 +70,7 @@ impl Host {
             Event::Gathered { local, .. } => self.gathered = Some(local),
             Event::PathChanged { path, cause, .. } => println!("{at:>5} ms  {name}  sends on {path} ({cause:?})"),
             Event::Concluded { announce, .. } => {
-                println!(
-                    "{at:>5} ms  {name}  has concluded{}",
-                    if announce { " and would send the re-INVITE" } else { "" }
-                );
+                println!("{at:>5} ms  {name}  has concluded; to be announced with a re-INVITE: {announce}");
                 self.has_concluded = true;
             }
             Event::PairValid { path, .. } => println!("{at:>5} ms  {name}  {path} is valid"),
@@ -99,10 +93,7 @@ fn signalled(local: &LocalDescription) -> RemoteDescription {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an Instant cannot be made from nothing; from here on it is only added to"
-)]
+#[expect(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; it is only added to")]
 fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let (mut now, mut wire) = (start, Wire::new());
@@ -125,13 +116,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             has_spoken = true;
         }
         // The next thing to happen: a packet arrives, or somebody's time has come.
-        let next = wire.front().map(|(at, ..)| *at);
-        now = [next, alice.deadline, bob.deadline]
-            .into_iter()
-            .flatten()
-            .min()
-            .ok_or("nothing will ever happen")?
-            .max(now);
+        let arrival = wire.front().map(|(at, ..)| *at);
+        let next = [arrival, alice.deadline, bob.deadline].into_iter().flatten().min();
+        now = next.ok_or("nothing will ever happen")?.max(now);
         if let Some((_, from, to, payload)) = wire.pop_front_if(|(at, ..)| *at <= now) {
             let host = if alice.sockets.contains_key(&to) { &mut alice } else { &mut bob };
             if let Some(socket) = host.sockets.get(&to).copied() {
