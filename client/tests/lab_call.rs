@@ -80,7 +80,8 @@ async fn a_call_through_the_lab_is_heard_both_ways_and_leaves_nothing_behind() {
     alice.command(Command::Dial { call: CALL, account: ACCOUNT, to: "echo".to_owned(), options: Box::new(options) });
     until_call(&mut events, |change| matches!(change, CallChange::Promoted { .. })).await;
     // The echo of the tune comes back: sound was carried both ways.
-    until_call(&mut events, |change| matches!(change, CallChange::Stats { stats } if stats.level_in_dbfs > -40.0)).await;
+    until_call(&mut events, |change| matches!(change, CallChange::Stats { stats } if stats.level_in_dbfs > -40.0))
+        .await;
     alice.command(Command::Hangup { call: CALL });
     until_call(&mut events, |change| {
         matches!(change, CallChange::Ended { reason: EndReason::LocalHangup, stats, .. } if stats.lost_packets == 0)

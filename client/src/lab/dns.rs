@@ -18,7 +18,7 @@ const TTL: u32 = 5;
 
 /// The size of a UDP answer without EDNS (RFC 1035 §2.3.4), and the most we send with it.
 const UDP_PLAIN: u16 = 512;
-const UDP_MAX: u16 = 1232;
+const UDP_MAX: u16 = 1232; // fits the least MTU of IPv6, as resolvers agreed on the DNS flag day of 2020
 
 /// The most streams that are served at once; a stub resolver has one.
 const STREAMS_MAX: usize = 256;

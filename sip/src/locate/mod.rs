@@ -50,7 +50,7 @@ const FAMILY_PATIENCE: Duration = Duration::from_millis(50);
 
 /// The most servers and addresses that are looked at; a zone with more is a mistake or an attack.
 const PLACES_MAX: usize = 16;
-const TARGETS_MAX: usize = 32;
+const TARGETS_MAX: usize = 32; // two families for each place
 
 /// The most records that are read from one answer.
 const RECORDS_MAX: usize = 32;
