@@ -261,7 +261,7 @@ impl Description {
 /// RFC 3605 §2.1: port, and an address if it is another one; without the attribute the next port.
 fn rtcp_address(audio: Media<'_>, rtp: SocketAddr) -> Option<SocketAddr> {
     match audio.rtcp() {
-        Some(rtcp) => Some(SocketAddr::new(rtcp.ip.unwrap_or(rtp.ip()), rtcp.port)),
+        Some(named) => Some(SocketAddr::new(named.ip.unwrap_or(rtp.ip()), named.port)),
         None => Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?)),
     }
 }
