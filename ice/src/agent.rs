@@ -150,7 +150,8 @@ impl Agent {
         self.half.is_plain = false;
     }
 
-    /// The dialog of `peer` was confirmed: others are dropped. Until then nothing of our half is released.
+    /// The dialog of `peer` was confirmed: others are dropped. Until then nothing of our half is released, and the
+    /// answerer's side does not fail, however long it rings.
     ///
     /// # Errors
     ///
@@ -160,6 +161,7 @@ impl Agent {
         let Some(peer) = self.peers.get_mut(&id) else { return Err(NoSuchPeer(id)) };
         peer.chosen_at.get_or_insert(now);
         self.peers.retain(|other, _| *other == id);
+        self.with_session(id, false, Session::confirm);
         self.early.clear();
         self.settle(now);
         Ok(())

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
+use crate::check::CheckFailure;
 use crate::description::Role;
 use crate::pair::{Base, LocalCandidate, Pair, PairId, PairState};
 use crate::priority;
@@ -237,6 +238,14 @@ impl Checklist {
         self.triggered.clear();
         let unchecked = |pair: &Pair| matches!(pair.state, PairState::Frozen | PairState::Waiting);
         self.retain(|_, pair| !unchecked(pair));
+    }
+
+    /// Pairs that nobody answered get another chance.
+    pub(crate) fn revive_unanswered(&mut self) {
+        for pair in self.pairs.values_mut().filter(|pair| pair.state == PairState::Failed(CheckFailure::NoAnswer)) {
+            pair.state = PairState::Frozen;
+        }
+        self.unfreeze_idle_foundations();
     }
 
     /// Waiting and in-progress pairs, for the RTO (RFC 8445 §14.3).

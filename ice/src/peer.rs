@@ -53,6 +53,7 @@ impl Peer {
     /// An ICE restart: the new session checks, the old one goes on carrying media (RFC 8445 §9).
     pub(crate) fn restart(&mut self, mut session: Session) {
         session.is_restart = true;
+        session.patience_from = Some(session.started);
         let old = std::mem::replace(&mut self.session, session);
         if !old.paths.is_empty() || self.previous.is_none() {
             self.previous = Some(old); // else the one before still carries the media
@@ -83,6 +84,9 @@ pub(crate) struct Session {
     /// Ta: the larger of both sides' values.
     pub pacing: Duration,
     pub started: Instant,
+    /// The time to fail counts from here. `None` at the answerer while it rings: a caller that the 183 does not reach
+    /// begins its checks with the 200.
+    pub patience_from: Option<Instant>,
     pub checks: BTreeMap<TransactionId, Check>,
     /// Where media goes.
     pub paths: BTreeMap<Component, PairId>,
@@ -123,6 +127,7 @@ impl Session {
             checklist: Checklist::new(role),
             pacing,
             started: cx.now,
+            patience_from: (role == Role::Controlling).then_some(cx.now),
             checks: BTreeMap::new(),
             paths: BTreeMap::new(),
             selected: BTreeMap::new(),
@@ -211,7 +216,8 @@ impl Session {
 
     /// RFC 8863 §4: pairs may still come up, so failing waits its time even if every check has failed.
     fn run_patience(&mut self, cx: &mut Context<'_>) {
-        if self.concluded_at.is_some() || cx.now < self.started + cx.dialect.patience {
+        let Some(from) = self.patience_from else { return };
+        if self.concluded_at.is_some() || cx.now < from + cx.dialect.patience {
             return;
         }
         let is_valid = |component: &Component| {
@@ -230,11 +236,19 @@ impl Session {
             return None;
         }
         let checks = self.checks.values().map(|check| check.transaction.deadline()).min();
-        let patience =
-            (self.concluded_at.is_none() && !self.all_valid(components)).then(|| self.started + cx_dialect.patience);
+        let is_waiting = self.concluded_at.is_none() && !self.all_valid(components);
+        let patience = self.patience_from.filter(|_| is_waiting).map(|from| from + cx_dialect.patience);
         let promotion = self.promotion_at(cx_dialect, components);
         let repeat = self.repeats.values().map(|repeat| repeat.at).min();
         [checks, patience, promotion, repeat, self.consent_at(), self.release_at].into_iter().flatten().min()
+    }
+
+    /// The answer has been accepted: what went unanswered while it rang is checked again, and the time to fail begins.
+    pub(crate) fn confirm(&mut self, cx: &mut Context<'_>) {
+        if self.patience_from.is_none() {
+            self.patience_from = Some(cx.now);
+            self.checklist.revive_unanswered();
+        }
     }
 
     fn all_valid(&self, components: &[Component]) -> bool {

@@ -1,5 +1,4 @@
 use super::*;
-use crate::check::CheckFailure;
 use crate::event::SocketId;
 use std::time::Duration;
 

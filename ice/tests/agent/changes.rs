@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use ice::{Component, Config, Input, NominatedPair, NotReady, PairsVerdict, PathClass, ServerTransport};
+use ice::{Component, Config, Input, NominatedPair, NotReady, PairsVerdict, PathClass, Role, ServerTransport};
 
-use crate::net::{self, Net, addr, config, ms, remote, turn};
+use crate::net::{self, Kind, Net, addr, config, ms, remote, turn};
 use crate::{RTP, both, exchange, final_path};
 
 #[test]
@@ -15,7 +15,10 @@ fn consent_ends_sending_30_s_after_the_last_answer() {
     net.gather(a);
     net.gather(b);
     net.connect(a, b, true);
-    net.run(ms(60_000));
+    net.run(ms(5_000));
+    net.wakeups = 0;
+    net.run(ms(55_000));
+    assert!(net.wakeups < 100, "woken {} times for some 22 questions", net.wakeups);
     assert!(!net.log(a).iter().any(|line| line.contains("lost")));
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     net.blocked.push((ip("192.0.2.1"), ip("192.0.2.2")));
@@ -210,4 +213,26 @@ fn a_hold_without_ice_goes_on_plain_and_the_next_description_with_ice_ends_it() 
     assert_eq!(net.hosts[a].data.last().unwrap().1, None, "music comes in on the socket of the selected pair");
     net.with(a, |agent, now| agent.update_remote(now, at_a, remote(&answer, true))).unwrap();
     assert_eq!(exchange(&mut net, a, b), both());
+}
+
+#[test]
+fn a_caller_that_only_hears_the_200_after_a_minute_is_still_reached() {
+    let mut net = Net::new();
+    net.nat(1, Kind::Home);
+    net.nat(2, Kind::Home);
+    let a = net.host("10.1.0.5", config(vec![turn(ServerTransport::Udp)]), 1);
+    let b = net.host("10.2.0.5", config(vec![turn(ServerTransport::Udp)]), 2);
+    let (offer, answer) = (net.gather(a), net.gather(b));
+    let at_b = net.with(b, |agent, now| agent.add_remote(now, remote(&offer, true), Role::Controlled));
+    net.wakeups = 0;
+    net.run(ms(60_000));
+    assert_eq!(net.log(b), Vec::<String>::new(), "it rings: no failure yet");
+    assert!(net.wakeups < 200, "woken {} times in a minute of silence", net.wakeups);
+    net.nat_forgets_filters();
+    net.with(b, |agent, now| agent.choose(now, at_b)).unwrap();
+    let at_a = net.with(a, |agent, now| agent.add_remote(now, remote(&answer, true), Role::Controlling));
+    net.with(a, |agent, now| agent.choose(now, at_a)).unwrap();
+    net.run(ms(2000));
+    assert_eq!(final_path(&net, a), "srflx-srflx", "{}", net.hosts[a].agent.report());
+    assert_eq!(exchange(&mut net, b, a), both());
 }

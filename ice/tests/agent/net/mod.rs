@@ -108,6 +108,13 @@ impl Net {
         self.nats.insert(lan, nat);
     }
 
+    /// Nothing was sent for long: only mappings that keepalives refresh are left.
+    pub fn nat_forgets_filters(&mut self) {
+        for nat in self.nats.values_mut() {
+            nat.allowed.values_mut().for_each(|to| to.retain(|addr| addr.to_string() == SERVER));
+        }
+    }
+
     pub fn host(&mut self, ip: &str, mut config: Config, seed: u8) -> usize {
         let ip: IpAddr = ip.parse().unwrap();
         if config.interfaces.is_empty() {
