@@ -33,7 +33,7 @@ fn a_mute_relay_costs_half_a_second_and_its_own_candidates_and_is_named() {
     let mut servers = sim.program::<RelayHost>(mute).ice_servers();
     servers.extend(sim.program::<RelayHost>(alive).ice_servers());
     let symmetric = behind([Behaviour::symmetric()]);
-    let mut pair = Pair::join(sim, alive, &servers, [&symmetric, &symmetric], setting).unwrap();
+    let mut pair = Pair::join(sim, alive, &servers, [&symmetric, &symmetric]).unwrap();
     assert!(pair.sim.elapsed() <= ms(510), "gathered after {:?}", pair.sim.elapsed());
     let muted = servers[0].addr;
     for host in [pair.left, pair.right] {

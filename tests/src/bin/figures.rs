@@ -87,6 +87,7 @@ fn per_minute(used: Duration) -> f64 {
 }
 
 /// Processor seconds per call-minute and resident MB of the calling end.
+#[expect(clippy::disallowed_methods, reason = "what is measured over a time takes that time")]
 fn running_call(edge: &Lab, caller: &[&str]) -> (f64, f64) {
     let _bot = Phone::bot(&edge.account("bob"), &[]).unwrap();
     let mut phone = Phone::start(caller);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use ice::{Component, Config, Dialect, PathClass as IceClass, Role, Server, Settle};
+use ice::{Component, PathClass as IceClass, Role, Server};
 
 use super::agent::{AgentHost, as_remote, config};
 use super::clock::{ms, secs};
@@ -36,13 +36,11 @@ pub struct Setting {
     pub mux: bool,
     /// The left side called.
     pub left_controls: bool,
-    /// The least time for better pairs to come after the first valid one; `None` is the product's.
-    pub settle_least: Option<Duration>,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { seed: 1, mux: true, left_controls: true, settle_least: None }
+        Self { seed: 1, mux: true, left_controls: true }
     }
 }
 
@@ -68,12 +66,6 @@ pub fn add_relay(sim: &mut Sim, name: &str) -> HostId {
     sim.host(name, &public(), |address| RelayHost::new(now, address, seed))
 }
 
-fn dialect(setting: Setting) -> Dialect {
-    let standard = Dialect::RFC8445;
-    let Some(least) = setting.settle_least else { return standard };
-    Dialect { settle: Settle::RoundTrips { times: 4, least, most: secs(1) }, ..standard }
-}
-
 /// Two agents with their world.
 pub struct Pair {
     pub sim: Sim,
@@ -92,7 +84,7 @@ impl Pair {
         let mut sim = Sim::new(setting.seed);
         let relay = add_relay(&mut sim, "relay");
         let servers = sim.program::<RelayHost>(relay).ice_servers();
-        Self::join(sim, relay, &servers, places, setting)
+        Self::join(sim, relay, &servers, places)
     }
 
     /// Two agents in a world that is there already, which have gathered from `servers`.
@@ -100,18 +92,12 @@ impl Pair {
     /// # Errors
     ///
     /// The end of the trace, if one of them did not.
-    pub fn join(
-        mut sim: Sim,
-        relay: HostId,
-        servers: &[Server],
-        places: [&Place; 2],
-        setting: Setting,
-    ) -> Result<Self, String> {
+    pub fn join(mut sim: Sim, relay: HostId, servers: &[Server], places: [&Place; 2]) -> Result<Self, String> {
         let now = sim.now;
         let seeds = [sim.seed(), sim.seed()];
         let make = |seed| {
-            let (servers, dialect) = (servers.to_vec(), dialect(setting));
-            move |address| AgentHost::new(now, Config { dialect, ..config(address, servers) }, seed)
+            let servers = servers.to_vec();
+            move |address| AgentHost::new(now, config(address, servers), seed)
         };
         let left = sim.host("left", places[0], make(seeds[0]));
         let right = sim.host("right", places[1], make(seeds[1]));
