@@ -1,5 +1,5 @@
 //! What a user interface can ask for. Imperative; a command at a wrong moment is answered by
-//! [`EventBody::Refused`](super::EventBody::Refused).
+//! [`EngineChange::Refused`](super::EngineChange::Refused).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -74,9 +74,9 @@ pub enum Command {
     RestartIce {
         call: CallId,
     },
-    /// Answered by [`EventBody::Snapshot`](super::EventBody::Snapshot).
+    /// Answered by [`EngineChange::Snapshot`](super::EngineChange::Snapshot).
     Snapshot,
-    /// Hangs up, unregisters, frees relays; answered by [`EventBody::Stopped`](super::EventBody::Stopped)
+    /// Hangs up, unregisters, frees relays; answered by [`EngineChange::Stopped`](super::EngineChange::Stopped)
     /// after at most 3 s.
     Shutdown,
 }
