@@ -23,6 +23,10 @@ use crate::pair::{Base, LocalCandidate, PairId, PairState};
 use crate::policy::Dialect;
 use crate::stun::TransactionId;
 
+/// The slowest pace a peer may ask for: a check a second. Any more and it would stop the other forks, which share the
+/// pacing with it (RFC 8445 §14.2).
+const PACING_MOST: Duration = Duration::from_secs(1);
+
 /// What a session needs from its surroundings.
 pub(crate) struct Context<'a> {
     pub now: Instant,
@@ -119,7 +123,7 @@ impl Session {
     pub(crate) fn new(cx: &mut Context<'_>, remote: RemoteDescription, role: Role, ours: Duration) -> Self {
         // A lite peer never nominates, whoever offered (RFC 8445 §6.1.1).
         let role = if remote.lite { Role::Controlling } else { role };
-        let pacing = ours.max(remote.pacing.unwrap_or(cx.dialect.default_pacing));
+        let pacing = ours.max(remote.pacing.unwrap_or(cx.dialect.default_pacing).min(PACING_MOST));
         let mut session = Self {
             local: cx.half.credentials.clone(),
             remote,

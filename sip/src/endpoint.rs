@@ -9,6 +9,7 @@
 //! [`crate::session`], registration in [`crate::register`], sending in `send.rs`, incoming requests in `receive.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,6 @@ pub(crate) struct Subscription {
 }
 
 /// One user agent. Methods answer at once; results come as events.
-#[derive(Debug)]
 pub struct Endpoint {
     pub(crate) config: Config,
     pub(crate) rng: ChaCha20Rng,
@@ -99,6 +99,17 @@ pub struct Endpoint {
     /// Filled by one input or method, drained after it.
     outputs: VecDeque<Output>,
     traces: usize,
+}
+
+/// Requests and descriptions hold digests and keys, so that only the state is shown.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("flows", &self.flows.keys())
+            .field("legs", &self.legs.keys())
+            .field("sessions", &self.sessions.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Endpoint {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::endpoint::send::{self, ALLOW};
 use crate::endpoint::{Endpoint, Owner};
 use crate::event::{CommandError, Event, FlowId, Hop, Keepalive, Register, Registered, RegistrationFailed, Transport};
-use crate::header::{CSeq, NameAddr};
+use crate::header::{CSeq, NameAddr, syntax};
 use crate::message::{Headers, Method, Request, Response};
 use crate::transport::flow::{Hold, Pings};
 
@@ -199,9 +199,10 @@ impl Endpoint {
         match response.status {
             200..=299 => self.take_binding(now, response),
             423 if may_repeat => {
-                let min = response.headers.get("Min-Expires").and_then(|text| text.trim().parse().ok()).unwrap_or(3600);
+                let min =
+                    response.headers.get("Min-Expires").and_then(|text| syntax::seconds(text).ok()).unwrap_or(3600);
                 registration.repeats += 1;
-                registration.expires = registration.expires.max(Duration::from_secs(min));
+                registration.expires = registration.expires.max(Duration::from_secs(min.into()));
                 self.repeat_register(now);
             }
             439 if may_repeat && registration.outbound => {
@@ -294,10 +295,12 @@ impl Endpoint {
     fn keep_alive(&mut self, now: Instant, hop: Hop, headers: &Headers, outbound: bool) {
         let Some(flow) = self.flows.get_mut(&hop.flow) else { return };
         if flow.transport.is_reliable() {
-            let told =
-                headers.get("Flow-Timer").and_then(|text| text.trim().parse().ok()).or_else(|| lync_interval(headers));
+            let told = headers
+                .get("Flow-Timer")
+                .and_then(|text| syntax::seconds(text).ok())
+                .or_else(|| lync_interval(headers));
             if flow.pings.is_none() {
-                let interval = told.map(Duration::from_secs);
+                let interval = told.map(|seconds| Duration::from_secs(seconds.into()));
                 flow.pings = Some(Pings::new(now, interval, outbound, &mut self.rng));
             }
         } else {
@@ -402,8 +405,8 @@ impl Endpoint {
 }
 
 /// `ms-keep-alive: UAS; …; timeout=300` (protocol facts §2.2).
-fn lync_interval(headers: &Headers) -> Option<u64> {
+fn lync_interval(headers: &Headers) -> Option<u32> {
     let value = headers.get("ms-keep-alive")?;
     let timeout = value.split(';').find_map(|part| part.trim().strip_prefix("timeout="))?;
-    timeout.trim().parse().ok().filter(|seconds| *seconds > 0)
+    syntax::seconds(timeout).ok().filter(|seconds| *seconds > 0)
 }

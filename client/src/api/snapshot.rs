@@ -12,6 +12,8 @@ use super::{
 
 /// Ended calls remembered: a screen's worth of scrolling, not an archive.
 pub const HISTORY_MAX: usize = 100;
+/// Digits and working pairs kept of one call: the peer decides how many there are.
+const LISTED_MAX: usize = 200;
 
 /// The five phases of a media path, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -298,7 +300,8 @@ impl CallSnapshot {
                 self.finish(Phase::Check, at_ms, format!("no ICE, plain RTP to {remote}"));
                 self.finish(Phase::Promote, at_ms, "not needed".to_owned());
             }
-            CallChange::PairValid { path, .. } => self.valid.push(path.clone()),
+            CallChange::PairValid { path, .. } if self.valid.len() < LISTED_MAX => self.valid.push(path.clone()),
+            CallChange::PairValid { .. } => {}
             CallChange::PathChanged { component, path, .. } => {
                 self.paths.insert(*component, path.clone());
                 self.finish(Phase::Check, at_ms, path.name.clone());
@@ -311,7 +314,12 @@ impl CallSnapshot {
                 self.protection = Some(*protection);
             }
             CallChange::Stats { stats } => self.stats.clone_from(stats),
-            CallChange::Dtmf { digit } => self.dtmf.push(*digit),
+            CallChange::Dtmf { digit } => {
+                if self.dtmf.len() >= LISTED_MAX {
+                    self.dtmf.remove(0); // digits are ASCII
+                }
+                self.dtmf.push(*digit);
+            }
             CallChange::Muted { muted } => self.muted = *muted,
             CallChange::Hold { by_us, by_peer } => (self.held_by_us, self.held_by_peer) = (*by_us, *by_peer),
             CallChange::TransferRequested { to } => self.warn(format!("asked to transfer to {to}")),

@@ -200,7 +200,7 @@ pub struct RegisterArgs {
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Hang up after this many seconds of talk (without a terminal)
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub seconds: u64,
     /// Speak with the microphone instead of the built-in tune
     #[arg(long)]
@@ -364,6 +364,9 @@ impl Global {
     }
 }
 
+/// No command needs to run longer, and clocks can still count it.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
 /// `10s`, `500ms`, `2m`, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time; write 10s, 500ms or 2m");
@@ -377,7 +380,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => number * 3600.0,
         _ => return Err(wrong()),
     };
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= LONGEST).ok_or_else(wrong)
 }
 
 fn hertz(text: &str) -> Result<f32, String> {

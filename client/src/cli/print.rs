@@ -1,5 +1,6 @@
 //! Output of commands: results on the standard output, trouble on the standard error stream.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -53,7 +54,7 @@ impl Printer {
     pub fn line(&self, text: &str) {
         if self.face == Face::Lines {
             let elapsed = clock::now().saturating_duration_since(self.start).as_secs_f32();
-            out(&format!("{elapsed:8.3}  {text}"));
+            out(&format!("{elapsed:8.3}  {}", harmless(text)));
         }
     }
 
@@ -91,5 +92,25 @@ pub fn errors() -> Box<dyn Write + Send> {
 
 /// One line of trouble: "icephone: what failed, where, what to do".
 pub fn trouble(text: &str) {
-    let _ = errors().write_all(format!("icephone: {text}\n").as_bytes());
+    let _ = errors().write_all(format!("icephone: {}\n", harmless(text)).as_bytes());
+}
+
+/// Without control characters: names, reasons and addresses come from the network, and a terminal obeys what it reads.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let is_bad = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(is_bad) { text.replace(is_bad, "\u{fffd}").into() } else { text.into() }
+}
+
+#[cfg(test)]
+mod print_tests {
+    use super::*;
+
+    #[test]
+    fn what_the_network_said_does_not_command_the_terminal() {
+        assert_eq!(
+            harmless("486 \x1b]0;mine\x07Busy\u{9b}2J\nHere"),
+            "486 \u{fffd}]0;mine\u{fffd}Busy\u{fffd}2J\nHere"
+        );
+        assert!(matches!(harmless("486 Busy"), Cow::Borrowed(_)));
+    }
 }

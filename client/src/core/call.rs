@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use ice::{LocalDescription, Path, PeerId};
@@ -100,7 +101,6 @@ pub(crate) struct Wishes {
     pub(crate) held: bool,
 }
 
-#[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts; the state itself is one value")]
 pub(crate) struct Call {
     pub(crate) id: CallId,
@@ -156,6 +156,17 @@ pub(crate) struct Call {
     pub(crate) srtp_given_up: bool,
     /// Told to a REFER that made this call.
     pub(crate) over: bool,
+}
+
+/// Descriptions hold the keys of the media, so that only the state is shown.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("id", &self.id)
+            .field("state", &self.state)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Call {
@@ -270,7 +281,11 @@ impl Call {
         let due = |timer: &mut Option<Instant>| timer.take_if(|at| *at <= now).is_some();
         if due(&mut self.timers.ring) {
             let waited_s = self.ring_patience.as_secs();
-            self.end(cx, EndReason::NoAnswer { target: self.peer.clone(), waited_s });
+            let reason = match self.direction {
+                Direction::Outgoing => EndReason::NoAnswer { target: self.peer.clone(), waited_s },
+                Direction::Incoming => EndReason::Cancelled,
+            };
+            self.end(cx, reason);
         }
         if due(&mut self.timers.relays) {
             self.gather_if_ready(cx, true);

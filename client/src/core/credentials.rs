@@ -60,7 +60,12 @@ impl Desk {
     }
 
     pub(crate) fn close(&mut self) {
-        *self = Self::default();
+        // The probe may hold allocations, which it gives back first.
+        *self = Self { probe: self.probe.take(), probe_at: self.probe_at, ..Self::default() };
+    }
+
+    pub(crate) fn is_probing(&self) -> bool {
+        self.probe.is_some()
     }
 
     pub(crate) fn probe_mut(&mut self) -> Option<&mut ice::Agent> {
@@ -262,6 +267,14 @@ impl Account {
         agent.gather(now);
         self.registration.desk.probe = Some(agent);
         self.drain_probe(now, ports);
+    }
+
+    /// Gives back what the probe holds; with the last of it the probe is gone.
+    pub(crate) fn close_probe(&mut self, now: Instant, ports: &mut Ports) {
+        if let Some(agent) = self.registration.desk.probe.as_mut() {
+            agent.close(now);
+            self.drain_probe(now, ports);
+        }
     }
 
     fn drop_probe(&mut self, ports: &mut Ports) {

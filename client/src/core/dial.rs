@@ -23,7 +23,8 @@ pub(crate) const RELAYS_PATIENCE: Duration = Duration::from_secs(3);
 impl Call {
     /// Starts an outgoing call.
     pub(crate) fn dial(cx: &mut Cx<'_>, id: CallId, target: Uri, options: &DialOptions, seeds: CallSeeds) -> Self {
-        let peer = target.to_string();
+        // A password in a URI is for the wire alone (RFC 3261 §19.1.1 discourages it altogether).
+        let peer = Uri { password: None, ..target.clone() }.to_string();
         let mut call = Self::new(cx.now, id, Direction::Outgoing, peer.clone(), cx.account, seeds);
         call.target = Some(target);
         call.policy = options.policy.unwrap_or(call.policy);

@@ -415,6 +415,9 @@ impl Core {
 
     /// Hangs up and unregisters everything; [`EngineChange::Stopped`] comes after at most 3 s.
     pub(super) fn stop(&mut self, now: Instant) {
+        if self.stopped || self.stop_at.is_some() {
+            return; // asked twice
+        }
         self.stop_at = Some(now + STOP_PATIENCE);
         let calls: Vec<_> = self.calls.keys().copied().collect();
         for call in calls {

@@ -7,7 +7,10 @@
 //! The 200 never leaves before the 183: its candidates must be checked while the phone still rings. A caller without ICE gets
 //! no 183, because nothing is to be gained from it.
 
+use std::time::Duration;
+
 use sip::event::{DialogId, Incoming};
+use sip::header::NameAddr;
 
 use super::account::Account;
 use super::call::{Call, CallSeeds, Cx, Fork, Stage};
@@ -16,6 +19,10 @@ use super::dial::{RELAYS_PATIENCE, count_candidates};
 use super::negotiate::{self, NegotiateError, OfferOptions};
 use super::views;
 use crate::api::{AnswerOptions, CallChange, CallId, CallState, Direction, EndReason};
+
+/// How long a call rings that nobody answers and no CANCEL ends: as long as proxies wait (RFC 3261 §16.6, timer C). The
+/// call of a caller that is gone, or of a forged INVITE, would else ring for ever.
+const RING_LONGEST: Duration = Duration::from_mins(3);
 
 impl Call {
     /// Takes an INVITE. What cannot be accepted at all is refused here and makes no call.
@@ -39,6 +46,7 @@ impl Call {
         call.dialog = Some(incoming.dialog);
         call.hop = Some(sip::event::Hop { flow: incoming.flow, to: incoming.source });
         call.timers.relays = Some(cx.now + RELAYS_PATIENCE);
+        call.timers.ring = cx.account.config.auto_answer.is_none().then(|| cx.now + RING_LONGEST);
         call.early_source = early_source(cx.account);
         let automatic = cx.account.config.auto_answer.as_ref().and_then(|auto| auto.options.source.clone());
         if let Some(source) = automatic {
@@ -100,7 +108,7 @@ impl Call {
         }
         self.apply_media(cx);
         if let Some(auto) = &cx.account.config.auto_answer {
-            let at = self.created + std::time::Duration::from_millis(auto.after_ms);
+            let at = self.created + Duration::from_millis(auto.after_ms);
             self.timers.answer = Some(at.max(cx.now));
         }
         if self.answer_wanted {
@@ -144,6 +152,7 @@ impl Call {
             return self.end(cx, EndReason::Internal { what: format!("the 200 could not be sent: {error}") });
         }
         self.stage = Stage::Confirmed;
+        self.timers.ring = None;
         self.answered = Some(cx.now);
         let candidates = self.local.as_ref().filter(|_| !plain).map_or(0, |local| local.candidates.len());
         let crypto = self.agreed().is_some_and(|agreed| agreed.crypto.is_some());
@@ -241,6 +250,6 @@ fn refuse(cx: &mut Cx<'_>, incoming: &Incoming, error: &NegotiateError) {
 
 /// The URI inside a From value.
 fn uri_of(from: &str) -> String {
-    let inner = from.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(uri, _)| uri);
-    inner.unwrap_or_else(|| from.split(';').next().unwrap_or(from)).trim().to_owned()
+    // Read by the grammar: a quoted display name may hold anything, another address in angle brackets too.
+    from.parse::<NameAddr>().map_or_else(|_| "an unknown caller".to_owned(), |address| address.uri.to_string())
 }

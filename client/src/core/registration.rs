@@ -373,7 +373,10 @@ impl Account {
 
     /// Removes the binding; the connection stays until the account is closed.
     pub(crate) fn unregister(&mut self, now: Instant, ports: &mut Ports) {
-        let registered = self.registration.state == State::Registered && self.config.register;
+        self.close_probe(now, ports);
+        // A REGISTER on its way may still make a binding, so it is taken back, too.
+        let registered =
+            matches!(self.registration.state, State::Registered | State::Registering) && self.config.register;
         if !registered || self.endpoint.unregister(now).is_err() {
             self.unregistered(ports);
             return;
@@ -392,7 +395,7 @@ impl Account {
 
     /// Nothing of the registration is left at the server, as far as we know.
     pub(crate) fn is_unregistered(&self) -> bool {
-        self.registration.state == State::Idle
+        self.registration.state == State::Idle && !self.registration.desk.is_probing()
     }
 
     pub(crate) fn network_changed(&mut self, now: Instant, ports: &mut Ports) {

@@ -65,6 +65,8 @@ pub struct AccountLoop {
     worst_delay: Duration,
     stopped: bool,
     give_up_at: Option<Instant>,
+    /// Nobody can send commands any more.
+    orphaned: bool,
 }
 
 /// What a loop is made of.
@@ -104,6 +106,7 @@ impl AccountLoop {
             worst_delay: Duration::ZERO,
             stopped: false,
             give_up_at: None,
+            orphaned: false,
         }
     }
 
@@ -162,7 +165,10 @@ impl AccountLoop {
         let wake_at = deadline.unwrap_or_else(|| clock::now() + Duration::from_hours(24));
         tokio::select! {
             event = self.pipes.recv() => if let Some(event) = event { self.take(event) },
-            command = commands.recv() => self.command(command.unwrap_or(Command::Shutdown)),
+            command = commands.recv(), if !self.orphaned => {
+                self.orphaned = command.is_none(); // a closed channel is ready for ever
+                self.command(command.unwrap_or(Command::Shutdown));
+            }
             () = tokio::time::sleep_until(wake_at.into()) => self.timer_fired(wake_at),
             () = self.sound.woken() => self.microphone(),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -18,6 +19,10 @@ use super::stream::StreamPipe;
 pub const ACCEPTED_BY_DRIVER: u64 = 1 << 63;
 /// How long a client may take over its TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Streams that a phone holds for callers at once: they must leave descriptors for the calls themselves.
+const CALLERS_MAX: usize = 256;
+/// Streams that each of the lab's ports holds at once.
+pub const CLIENTS_MAX: usize = 4096;
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -44,10 +49,11 @@ pub fn address_toward(bind: SocketAddr, toward: Option<SocketAddr>) -> io::Resul
 /// What the operating system says, for example that the address is in use.
 pub fn tcp(listener: u64, local: SocketAddr, first_id: u64, sink: PipeSender) -> io::Result<(SocketAddr, AbortHandle)> {
     let ids = Arc::new(AtomicU64::new(first_id));
-    listen(listener, local, ids, None, sink)
+    listen(listener, local, ids, None, CALLERS_MAX, sink)
 }
 
-/// Listens, with a TLS handshake first if `tls` is given. Ids are drawn from `ids`, which listeners may share.
+/// Listens, with a TLS handshake first if `tls` is given. Ids are drawn from `ids`, which listeners may share; more than
+/// `most` streams at once are closed as they come.
 ///
 /// # Errors
 ///
@@ -57,6 +63,7 @@ pub fn listen(
     local: SocketAddr,
     ids: Arc<AtomicU64>,
     tls: Option<TlsAcceptor>,
+    most: usize,
     sink: PipeSender,
 ) -> io::Result<(SocketAddr, AbortHandle)> {
     let socket = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP))?;
@@ -70,23 +77,32 @@ pub fn listen(
     socket.listen(BACKLOG)?;
     let socket = TcpListener::from_std(socket.into())?;
     let bound = socket.local_addr()?;
-    let task = tokio::spawn(accept(listener, socket, ids, tls, sink));
+    let task = tokio::spawn(accept(listener, socket, ids, tls, Arc::new(Semaphore::new(most)), sink));
     Ok((bound, task.abort_handle()))
 }
 
-async fn accept(listener: u64, socket: TcpListener, ids: Arc<AtomicU64>, tls: Option<TlsAcceptor>, sink: PipeSender) {
+async fn accept(
+    listener: u64,
+    socket: TcpListener,
+    ids: Arc<AtomicU64>,
+    tls: Option<TlsAcceptor>,
+    room: Arc<Semaphore>,
+    sink: PipeSender,
+) {
     loop {
         let Ok((stream, remote)) = socket.accept().await else {
             // Out of descriptors, most likely: let others close theirs.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { continue };
         let id = ids.fetch_add(1, Ordering::Relaxed);
         let (sink, tls) = (sink.clone(), tls.clone());
         let accepted = move |pipe| PipeEvent::StreamAccepted { id, listener, local, remote, pipe };
         tokio::spawn(async move {
+            let _place = place;
             match tls {
                 None => {
                     let (pipe, carry) = StreamPipe::adopt(id, stream, sink.clone());

@@ -29,6 +29,8 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const MEDIA_AGE_MAX: Duration = Duration::from_millis(100);
 /// How long a stream that the loop closed may take to write what is still queued.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// How long a stream that came in may stay without a byte: clients speak first, and each holds a descriptor.
+const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(30);
 /// Writes waiting for one stream: 2.5 s of a call's packets both ways, or more signalling than a call ever makes.
 const WRITES_MAX: usize = 256;
 /// Bytes asked for in one read.
@@ -76,7 +78,7 @@ impl StreamPipe {
     {
         let (writes, queue) = mpsc::channel(WRITES_MAX);
         let run = async move {
-            let cause = carry(id, stream, &sink, queue).await;
+            let cause = carry(id, stream, &sink, queue, Some(FIRST_BYTE_LIMIT)).await;
             sink.deliver(PipeEvent::StreamClosed { id, cause }).await;
         };
         (Self { writes, connecting: None }, run)
@@ -143,12 +145,12 @@ async fn run(request: OpenStream, tls: Arc<TlsClient>, sink: PipeSender, queue: 
     let cause = match &request.tls_names {
         None => {
             sink.deliver(opened).await;
-            carry(id, stream, &sink, queue).await
+            carry(id, stream, &sink, queue, None).await
         }
         Some((sni, names)) => match tokio::time::timeout_at(deadline, tls.handshake(sni, names, stream)).await {
             Ok(Ok(stream)) => {
                 sink.deliver(opened).await;
-                carry(id, stream, &sink, queue).await
+                carry(id, stream, &sink, queue, None).await
             }
             Ok(Err(cause)) => cause,
             Err(_) => timed_out(),
@@ -178,25 +180,40 @@ async fn connect(request: &OpenStream) -> io::Result<TcpStream> {
 }
 
 /// Moves bytes both ways until one side ends; says why.
-async fn carry<S>(id: u64, stream: S, sink: &PipeSender, queue: mpsc::Receiver<Write>) -> StreamFailure
+///
+/// `first`: how long the other side may take to say anything at all.
+async fn carry<S>(
+    id: u64,
+    stream: S,
+    sink: &PipeSender,
+    queue: mpsc::Receiver<Write>,
+    first: Option<Duration>,
+) -> StreamFailure
 where
     S: AsyncRead + AsyncWrite,
 {
     let (reader, writer) = tokio::io::split(stream);
     tokio::pin!(reader, writer);
     tokio::select! {
-        cause = read(id, reader, sink) => cause,
+        cause = read(id, reader, sink, first) => cause,
         cause = write(writer, queue) => cause,
     }
 }
 
-async fn read<R>(id: u64, mut reader: R, sink: &PipeSender) -> StreamFailure
+async fn read<R>(id: u64, mut reader: R, sink: &PipeSender, mut first: Option<Duration>) -> StreamFailure
 where
     R: AsyncRead + Unpin,
 {
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        match reader.read(&mut buffer).await {
+        let read = reader.read(&mut buffer);
+        let read = match first.take() {
+            Some(limit) => {
+                tokio::time::timeout(limit, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+            None => read.await,
+        };
+        match read {
             Ok(0) => return StreamFailure::Closed,
             Ok(length) => {
                 let bytes = buffer.get(..length).unwrap_or_default().to_vec();

@@ -246,8 +246,9 @@ impl Sockets {
     fn listen(&mut self, server: usize, address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<SocketAddr, String> {
         let id = self.number();
         let place = Place::Stream { server, tls: tls.is_some() };
-        let (local, task) = listener::listen(id, address, Arc::clone(&self.ids), tls, self.sink.clone())
-            .map_err(|error| busy("TCP", address, &error))?;
+        let (local, task) =
+            listener::listen(id, address, Arc::clone(&self.ids), tls, listener::CLIENTS_MAX, self.sink.clone())
+                .map_err(|error| busy("TCP", address, &error))?;
         self.bound.listeners.insert(id, place);
         self.bound.tasks.push(task);
         Ok(local)

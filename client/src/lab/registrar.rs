@@ -158,7 +158,7 @@ impl Registrar {
         let Some(nonce) = self.nonces.get_mut(&credentials.nonce) else {
             return refused(true);
         };
-        let nc = credentials.protection.as_ref().map_or(nonce.highest_nc + 1, |protection| protection.nc);
+        let nc = credentials.protection.as_ref().map_or(nonce.highest_nc.saturating_add(1), |protection| protection.nc);
         // A repeated nc would be somebody's copy of an earlier request (RFC 7616 §5.5).
         if now.saturating_duration_since(nonce.made_at) > NONCE_LIFE || nc <= nonce.highest_nc {
             return refused(true);

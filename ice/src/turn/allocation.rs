@@ -34,6 +34,8 @@ use crate::stun::{Attribute, Builder, Class, Family, Message, Method, Timing, Tr
 const LIFETIME_DEFAULT: Duration = Duration::from_mins(10);
 /// A refresh is due this long before the end; with shorter lifetimes at their half.
 const REFRESH_MARGIN: Duration = Duration::from_mins(1);
+/// And never earlier than this: a server that grants 0 s must not keep us busy.
+const REFRESH_LEAST: Duration = Duration::from_millis(500);
 /// NAT mappings of UDP live 30 s in bad cases; RFC 8445 §11 keeps ours alive every Tr = 15 s.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How often one request may be answered with another nonce before the server counts as broken.

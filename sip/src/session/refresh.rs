@@ -10,6 +10,8 @@ use crate::event::{Config, DialogId, EndCause, Event};
 use crate::header::{MinSe, Refresher, SessionExpires};
 use crate::message::{Headers, Method, Response};
 
+/// No session may be refreshed more often (RFC 4028 §4, §5), whatever the peer writes: 0 would end the call at once.
+const SHORTEST_S: u32 = 90;
 /// How long to wait when a refresh is due while an offer is pending, or was refused.
 const POSTPONED: Duration = Duration::from_secs(5);
 
@@ -26,7 +28,7 @@ pub(crate) struct SessionTimer {
 
 impl SessionTimer {
     fn new(now: Instant, seconds: u32, by_us: bool) -> Self {
-        let interval = Duration::from_secs(seconds.into());
+        let interval = Duration::from_secs(seconds.max(SHORTEST_S).into());
         let margin = (interval / 3).min(Duration::from_secs(32));
         Self {
             interval,
@@ -169,5 +171,21 @@ impl Endpoint {
         if let Some(timer) = self.sessions.get_mut(&id).and_then(|session| session.timer.as_mut()) {
             timer.refresh_at = Some(now + POSTPONED);
         }
+    }
+}
+
+#[cfg(test)]
+mod refresh_tests {
+    use super::*;
+    use crate::transaction::tests::epoch;
+
+    #[test]
+    fn an_interval_that_no_peer_may_ask_for_neither_ends_the_call_nor_floods_it() {
+        let now = epoch();
+        for seconds in [0, 1, 89] {
+            let timer = SessionTimer::new(now, seconds, true);
+            assert_eq!(timer.deadline(), now + Duration::from_secs(45), "Session-Expires: {seconds}");
+        }
+        assert!(SessionTimer::new(now, u32::MAX, false).deadline() > now);
     }
 }

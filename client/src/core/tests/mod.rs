@@ -5,6 +5,7 @@
 mod calls;
 mod changes;
 mod edge;
+mod hostile;
 mod offers;
 mod plain;
 mod registered;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, trace};
 
-use super::{Allocation, Event, LIFETIME_DEFAULT, Lease, REDIRECTS_MAX, REFRESH_MARGIN, ROUNDS_MAX, State};
+use super::{
+    Allocation, Event, LIFETIME_DEFAULT, Lease, REDIRECTS_MAX, REFRESH_LEAST, REFRESH_MARGIN, ROUNDS_MAX, State,
+};
 use crate::config::ServerTransport;
 use crate::stun::{Class, Message};
 use crate::turn::auth::Session;
@@ -188,5 +190,6 @@ impl Allocation {
 
 /// One minute before the end; a short lifetime at its half.
 fn refresh_after(lifetime: Duration) -> Duration {
-    if lifetime > 2 * REFRESH_MARGIN { lifetime.saturating_sub(REFRESH_MARGIN) } else { lifetime / 2 }
+    let early = if lifetime > 2 * REFRESH_MARGIN { lifetime.saturating_sub(REFRESH_MARGIN) } else { lifetime / 2 };
+    early.max(REFRESH_LEAST)
 }

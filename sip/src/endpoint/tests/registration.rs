@@ -276,6 +276,33 @@ fn a_stream_without_pong_is_dead_and_the_owner_hears_of_it() {
 }
 
 #[test]
+fn times_that_no_clock_can_count_are_put_up_with() {
+    const HUGE: &str = "18446744073709551615";
+    let alive = "UAS; tcp=no; hop-hop=yes; end-end=no; timeout=18446744073709551615";
+    for header in [("Flow-Timer", HUGE), ("ms-keep-alive", alive), ("Retry-After", HUGE), ("Expires", HUGE)] {
+        let (mut world, _) =
+            world(Transport::Tcp, Habits { granted: u32::MAX, headers: vec![header], ..Habits::default() });
+        world.with(1, |phone, now| phone.register(now, register(3600))).unwrap();
+        world.seconds(1);
+        assert_eq!(world.expect(1, registered).expires.as_secs(), u64::from(u32::MAX), "{header:?}");
+    }
+    let mut world = World::new(Transport::Udp);
+    world.add_phone(1, config("alice"), None);
+    world.add_peer(9, |message| match message {
+        Message::Request(request) => {
+            let brief = request.headers.expires() == Ok(Some(60));
+            let mut response = request.response(if brief { 423 } else { 200 }, "");
+            response.headers.push("Min-Expires", HUGE);
+            vec![(ms(1), response.into())]
+        }
+        Message::Response(_) => Vec::new(),
+    });
+    world.with(1, |phone, now| phone.register(now, register(60))).unwrap();
+    world.seconds(1);
+    assert_eq!(world.expect(1, registered).expires.as_secs(), u64::from(u32::MAX));
+}
+
+#[test]
 fn a_call_goes_on_over_the_connection_that_was_opened_after_a_loss() {
     let (mut world, _) = world(Transport::Tcp, Habits { granted: 600, ..Habits::default() });
     world.with(1, |phone, now| phone.register(now, register(600))).unwrap();
