@@ -300,8 +300,11 @@ impl CallSnapshot {
                 self.finish(Phase::Check, at_ms, format!("no ICE, plain RTP to {remote}"));
                 self.finish(Phase::Promote, at_ms, "not needed".to_owned());
             }
-            CallChange::PairValid { path, .. } if self.valid.len() < LISTED_MAX => self.valid.push(path.clone()),
-            CallChange::PairValid { .. } => {}
+            CallChange::PairValid { path, .. } => {
+                if self.valid.len() < LISTED_MAX {
+                    self.valid.push(path.clone());
+                }
+            }
             CallChange::PathChanged { component, path, .. } => {
                 self.paths.insert(*component, path.clone());
                 self.finish(Phase::Check, at_ms, path.name.clone());

@@ -111,6 +111,8 @@ pub(crate) struct Call {
     pub(crate) target: Option<Uri>,
     pub(crate) created: Instant,
     pub(crate) answered: Option<Instant>,
+    /// Our 200 was acknowledged: the caller is where its messages say it is.
+    pub(crate) acknowledged: bool,
     pub(crate) state: CallState,
     pub(crate) stage: Stage,
     pub(crate) seeds: CallSeeds,
@@ -188,6 +190,7 @@ impl Call {
             target: None,
             created: now,
             answered: None,
+            acknowledged: false,
             state: CallState::Gathering,
             stage: Stage::Waiting,
             origin: Origin::new(seeds.origin),

@@ -184,6 +184,7 @@ impl Call {
         if !self.is_alive() {
             return;
         }
+        self.acknowledged = true;
         if self.forks.is_empty() {
             let answer = sdp.ok_or_else(|| NegotiateError::Syntax("the ACK has none".to_owned()));
             let agreed = answer.and_then(Description::read).and_then(|answer| {
@@ -195,6 +196,7 @@ impl Call {
                 Err(error) => return self.end(cx, EndReason::NotAcceptable { problem: error.to_string() }),
             }
         }
+        self.apply_media(cx);
         self.next_offer(cx);
     }
 

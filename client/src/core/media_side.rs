@@ -42,7 +42,10 @@ impl Call {
     pub(crate) fn apply_media(&mut self, cx: &mut Cx<'_>) {
         let Some(agreed) = self.fork().map(|fork| fork.agreed.clone()) else { return };
         let answered = self.answered.is_some();
-        let sends = self.has_path && agreed.direction.sends() && self.is_alive();
+        // Whoever forges an INVITE must not turn our voice against the address in its description. A check answered
+        // proves that somebody wants it there (RFC 8445 §19.5.1); without ICE the ACK does.
+        let wanted = self.direction == Direction::Outgoing || agreed.ice.is_some() || self.acknowledged;
+        let sends = self.has_path && wanted && agreed.direction.sends() && self.is_alive();
         let source = views::source(&self.source);
         let same_source = source == self.early_source;
         let Some(session) = self.flow.as_mut().and_then(Flow::session_mut) else { return };

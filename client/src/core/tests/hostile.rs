@@ -4,6 +4,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rand::RngExt as _;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
 use super::edge::{self, SETTLED};
 use super::wire::{ACCOUNT, World, answering, listening};
 use crate::api::{
@@ -74,6 +78,27 @@ fn a_peer_cannot_stretch_the_pacing_of_the_checks() {
         let checked = |port: u16| world.scripted.iter().any(|(to, ..)| to.port() == port);
         assert!((7000..7004).all(checked), "a=ice-pacing:{pacing}\n{}", world.story());
     }
+}
+
+#[test]
+fn a_forged_invite_turns_no_media_against_anybody() {
+    let mut world = World::new(1);
+    world.add(0, plain(answering(PHONE, 100, tone())));
+    inject(&mut world, invite(1, "<sip:eve@192.0.2.50>", ""));
+    world.run_for(secs(10));
+    assert!(world.phones[0].is(C2, CallState::Talking), "{}", world.story());
+    let media = |world: &World| world.scripted.iter().filter(|(to, ..)| to.port() == 7000).count();
+    assert_eq!(media(&world), 0, "nobody has acknowledged our answer");
+    let answer = world.scripted.iter().find(|(_, _, bytes)| bytes.starts_with(b"SIP/2.0 200 "));
+    let answer = String::from_utf8_lossy(&answer.unwrap().2).into_owned();
+    let to = answer.lines().find(|line| line.starts_with("To: ")).unwrap();
+    let ack = format!(
+        "ACK sip:phone@{PHONE} SIP/2.0\r\nVia: SIP/2.0/UDP {EVE};branch=z9hG4bKack\r\nFrom: <sip:eve@192.0.2.50>;tag=e1\r\n\
+         {to}\r\nCall-ID: 1\r\nCSeq: 1 ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    );
+    inject(&mut world, ack.into_bytes());
+    world.run_for(secs(1));
+    assert!(media(&world) > 45, "{} packets\n{}", media(&world), world.story());
 }
 
 #[test]
@@ -225,6 +250,55 @@ fn servers_that_die_in_a_call_end_it_with_a_reason_or_not_at_all() {
         world.run_for(secs(4));
         for phone in &world.phones {
             assert!(phone.stopped() && phone.core.open_lines() == 0, "{policy:?}\n{}", world.story());
+        }
+    }
+}
+
+/// A copy with a few bytes changed, cut out, put in, or a number made as large as numbers get.
+fn damage(bytes: &[u8], rng: &mut ChaCha20Rng) -> Vec<u8> {
+    const PIECES: [&[u8]; 8] =
+        [b"18446744073709551616", b"4294967295", b"-1", b"\r\n", b"\"", b";", b"\xff\xff\xff\xff", b"\0\0\0\0"];
+    let mut bytes = bytes.to_vec();
+    for _ in 0..rng.random_range(1..4) {
+        let at = rng.random_range(0..bytes.len().max(1)).min(bytes.len());
+        let until = (at + rng.random_range(0..12)).min(bytes.len());
+        match rng.random_range(0..5) {
+            0 => bytes.truncate(at),
+            1 => drop(bytes.drain(at..until)),
+            2 => {
+                let piece = PIECES[rng.random_range(0..PIECES.len())];
+                // In the place of a number, if there is one behind.
+                let digit = bytes[at..].iter().position(u8::is_ascii_digit).map_or(at, |digit| at + digit);
+                let length = bytes[digit..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                bytes.splice(digit..digit + length, piece.iter().copied());
+            }
+            _ => bytes[at..until].iter_mut().for_each(|byte| *byte = rng.random()),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn damaged_copies_of_everything_that_was_sent_harm_nobody() {
+    let rounds: u64 = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    for round in 0..rounds {
+        let mut rng = ChaCha20Rng::seed_from_u64(round);
+        let policy = [PathPolicy::All, PathPolicy::RelayOnly][usize::try_from(round % 2).unwrap()];
+        let mut world = registered(TransportChoice::Udp, policy);
+        world.dial(0, C1, "bob", tone());
+        for _ in 0..1500 {
+            let (from, to, bytes) = world.sent[rng.random_range(0..world.sent.len())].clone();
+            let bytes = damage(&bytes, &mut rng);
+            world.forge(from, to, bytes);
+            world.run_for(Duration::from_millis(2));
+        }
+        world.run_for(secs(1));
+        for at in 0..2 {
+            world.command(at, Command::Shutdown);
+        }
+        world.run_for(secs(4));
+        for phone in &world.phones {
+            assert!(phone.stopped() && phone.core.open_lines() == 0, "round {round}\n{}", world.story());
         }
     }
 }

@@ -103,6 +103,8 @@ pub(super) struct World {
     edge_streams: BTreeMap<u64, (usize, StreamId)>,
     /// Datagrams to addresses that no phone has.
     pub(super) scripted: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// The first datagrams that phones sent: from, to, content.
+    pub(super) sent: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// Datagrams between phones that are not delivered while this says so.
     pub(super) lost: fn(&[u8]) -> bool,
 }
@@ -146,6 +148,7 @@ impl World {
             edge: None,
             edge_streams: BTreeMap::new(),
             scripted: VecDeque::new(),
+            sent: Vec::new(),
             lost: |_| false,
         }
     }
@@ -194,6 +197,14 @@ impl World {
         if let Some((phone, socket)) = self.owner(to) {
             self.send(phone, Delivery::Datagram { socket, from, payload });
         }
+    }
+
+    /// A datagram as if somebody had sent it, to a phone or to the edge.
+    pub(super) fn forge(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+        if self.edge.as_ref().is_some_and(|edge| edge.has(to)) {
+            return self.send(EDGE, Delivery::EdgeDatagram { to, from, payload });
+        }
+        self.inject(from, to, payload);
     }
 
     fn owner(&self, address: SocketAddr) -> Option<(usize, SocketId)> {
@@ -262,6 +273,9 @@ impl World {
 
     fn transmit(&mut self, at: usize, socket: SocketId, to: SocketAddr, payload: Vec<u8>) {
         let Some(from) = self.phones[at].sockets.get(&socket).copied() else { return };
+        if self.sent.len() < 1000 {
+            self.sent.push((from, to, payload.clone()));
+        }
         if (self.lost)(&payload) {
             return;
         }
