@@ -218,6 +218,6 @@ mod tls_tests {
     fn a_file_without_a_certificate_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = read_ca(file.path()).unwrap_err();
-        assert!(error.ends_with("holds no certificate in PEM form"), "{error}");
+        assert!(error.contains("holds no certificate in PEM form"), "{error}");
     }
 }
