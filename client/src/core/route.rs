@@ -101,6 +101,9 @@ impl Account {
 
     /// The INVITE is too large for UDP: the same server over TCP, and if there is none, in fragments after all.
     pub(crate) fn move_to_tcp(&mut self, now: Instant, call: CallId, hop: Hop, ports: &mut Ports) {
+        if self.ways.contains_key(&call) {
+            return; // on its way already
+        }
         if let Some(hop) = self.open_hop(Transport::Tcp, hop.to) {
             self.news.push_back(News::Hop(call, Ok(hop)));
             return;

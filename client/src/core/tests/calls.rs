@@ -202,3 +202,16 @@ fn the_same_seed_gives_the_same_bytes() {
     }
     assert_eq!(first, second);
 }
+
+#[test]
+fn a_large_invite_to_a_peer_without_tcp_goes_over_udp_after_all() {
+    let mut world = World::new(2);
+    let addresses = (100..106).map(|last| std::net::IpAddr::from([192, 0, 2, last])).collect();
+    world.interfaces(0, addresses);
+    world.add(0, listening("192.0.2.1:5060", TransportChoice::Auto));
+    world.add(1, answering("192.0.2.2:5060", 200, tone()));
+    world.phones[1].listening.clear();
+    world.dial(0, C1, "sip:bob@192.0.2.2", tone());
+    world.run_until("talking", secs(3), |w| w.phones[0].is(C1, CallState::Talking));
+    assert!(world.phones[0].log.iter().any(|line| line.contains("OpenStream")), "TCP was tried first");
+}

@@ -84,7 +84,7 @@ pub(super) struct Phone {
     pub(super) heard: Vec<(Duration, CallId, f64)>,
     sockets: BTreeMap<SocketId, SocketAddr>,
     streams: BTreeMap<StreamId, (usize, StreamId)>,
-    listening: Vec<SocketAddr>,
+    pub(super) listening: Vec<SocketAddr>,
     next_port: u16,
     wake: Option<Instant>,
     /// Every output as text: two runs of one seed must give the same.
