@@ -166,6 +166,7 @@ fn of_call(change: &CallChange) -> Option<String> {
         CallChange::Stats { .. } => return None,
         CallChange::Dtmf { digit } => format!("digit {digit} received"),
         CallChange::DtmfSent { digit } => format!("digit {digit} sent"),
+        CallChange::SourceEnded => "the recording has been played to its end".to_owned(),
         CallChange::Muted { muted: true } => "microphone off".to_owned(),
         CallChange::Muted { muted: false } => "microphone on".to_owned(),
         CallChange::Hold { by_us, by_peer } => match (by_us, by_peer) {

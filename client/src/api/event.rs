@@ -209,6 +209,8 @@ pub enum CallChange {
     DtmfSent {
         digit: char,
     },
+    /// The recording that we play into the call has been sent to its end.
+    SourceEnded,
     Muted {
         muted: bool,
     },

@@ -283,6 +283,7 @@ impl CallSnapshot {
             CallChange::Created { .. }
             | CallChange::OfferSent { .. }
             | CallChange::DtmfSent { .. }
+            | CallChange::SourceEnded
             | CallChange::FirstMedia { .. } => {}
             CallChange::State { state } => self.enter(*state, at_ms),
             CallChange::Gathered { candidates, servers, .. } => {

@@ -17,8 +17,6 @@ use crate::driver::record::RecordTo;
 use crate::driver::sound;
 use crate::engine::{Engine, EngineConfig, SoundChoice};
 
-/// After a file has been played the last of it is still on its way.
-const TAIL: Duration = Duration::from_millis(300);
 /// The caller's name where no account gives one (RFC 3323 §4.1).
 const ANONYMOUS: &str = "sip:icephone@anonymous.invalid";
 
@@ -133,12 +131,6 @@ pub fn samples(path: &Path, repeat: bool) -> Result<MediaSource, Failed> {
     }
 }
 
-fn length(source: &MediaSource) -> Option<Duration> {
-    let MediaSource::Samples { samples, repeat: false } = source else { return None };
-    let ms = u64::try_from(samples.len() / 48).unwrap_or(u64::MAX);
-    Some(Duration::from_millis(ms))
-}
-
 /// Starts an engine.
 ///
 /// # Errors
@@ -162,9 +154,8 @@ async fn call(global: &Global, args: CallArgs, started: Instant) -> Result<ExitC
     check_devices(global, &config)?;
     let sound = cards(global, &config, source != MediaSource::Microphone);
     let engine = start(sound, args.record.as_deref())?;
-    let duration = args.duration.or_else(|| length(&source).map(|length| length + TAIL));
     let options = DialOptions { source: Some(source), ..DialOptions::default() };
-    let plan = CallPlan { account, uri: args.uri, options, dtmf: args.dtmf, duration };
+    let plan = CallPlan { account, uri: args.uri, options, dtmf: args.dtmf, duration: args.duration };
     Ok(session::run(engine, plan, Printer::new(args.json, started), Stop::new()).await)
 }
 

@@ -25,6 +25,8 @@ pub const ACCOUNT: AccountId = AccountId(1);
 pub const CALL: CallId = CallId(1);
 /// Relay credentials are waited for this long after the registration: an edge answers within a few round trips.
 const CREDENTIALS_LIMIT: Duration = Duration::from_secs(2);
+/// After a file has been played the last of it is still on its way.
+const TAIL: Duration = Duration::from_millis(300);
 /// How long ending a call may take before the engine is shut down anyway.
 const HANGUP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -39,7 +41,7 @@ pub struct CallPlan {
     pub options: DialOptions,
     /// Digits to send once talking.
     pub dtmf: Option<String>,
-    /// Hang up this long after the answer.
+    /// Hang up this long after the answer; without it when a file that is played has ended.
     pub duration: Option<Duration>,
 }
 
@@ -248,6 +250,7 @@ impl Progress {
                 self.talking = true;
                 self.hang_up_at = plan.duration.map(|duration| clock::now() + duration);
             }
+            CallChange::SourceEnded if plan.duration.is_none() => self.hang_up_at = Some(clock::now() + TAIL),
             CallChange::Ended { reason, stats, report, .. } => {
                 if let Some(call) = known {
                     printer.report(&Report::new(&call, reason, stats, report));

@@ -19,6 +19,17 @@ impl Call {
         if !self.is_alive() {
             return;
         }
+        if let Some(fork) = self.forks.values_mut().find(|fork| fork.peer == Some(peer)) {
+            fork.concluded = Some((selected.clone(), announce));
+        }
+        // The pairs of another fork count if its dialog is the one that answers.
+        if self.fork().and_then(|fork| fork.peer) == Some(peer) {
+            self.promoted(cx, peer, announce, selected);
+        }
+    }
+
+    /// The pairs of the dialog that counts: descriptions name them from now on.
+    pub(crate) fn promoted(&mut self, cx: &mut Cx<'_>, peer: PeerId, announce: bool, selected: Vec<Path>) {
         let standby = self.standby(peer, &selected);
         let main = selected.iter().find(|path| path.component == ice::Component::Rtp).map(views::path);
         self.selected = selected;
@@ -34,7 +45,10 @@ impl Call {
 
     /// Valid pairs of other classes than the selected one: they may take over without signalling.
     fn standby(&self, peer: PeerId, selected: &[Path]) -> Vec<crate::api::PathView> {
-        let Some(report) = self.flow.as_ref().map(|flow| flow.agent().report()) else { return Vec::new() };
+        let renominates = self.agreed().and_then(|agreed| agreed.ice.as_ref()).is_some_and(|ice| ice.renomination);
+        let Some(report) = self.flow.as_ref().filter(|_| renominates).map(|flow| flow.agent().report()) else {
+            return Vec::new();
+        };
         let class = selected.first().map(|path| path.class);
         let pairs = report.peers.iter().filter(|of| of.peer == peer).flat_map(|of| &of.pairs);
         let valid =

@@ -48,6 +48,14 @@ pub(crate) struct Fork {
     /// `None`: a peer without ICE.
     pub(crate) peer: Option<PeerId>,
     pub(crate) agreed: Agreed,
+    /// The nominated pairs, and whether a re-INVITE has to name them: forks conclude before one of them answers.
+    pub(crate) concluded: Option<(Vec<Path>, bool)>,
+}
+
+impl Fork {
+    pub(crate) fn new(number: u32, peer: Option<PeerId>, agreed: Agreed) -> Self {
+        Self { number, peer, agreed, concluded: None }
+    }
 }
 
 /// Random material of a call, drawn once.
@@ -85,12 +93,14 @@ pub(crate) struct Timers {
     pub(crate) relays: Option<Instant>,
     pub(crate) stats: Option<Instant>,
     pub(crate) repair: Option<Instant>,
+    /// When an offer that came at a bad moment is tried again.
+    pub(crate) offer: Option<Instant>,
     pub(crate) end: Option<Instant>,
 }
 
 impl Timers {
     fn earliest(&self) -> Option<Instant> {
-        [self.ring, self.answer, self.relays, self.stats, self.repair, self.end].into_iter().flatten().min()
+        [self.ring, self.answer, self.relays, self.stats, self.repair, self.offer, self.end].into_iter().flatten().min()
     }
 }
 
@@ -144,6 +154,8 @@ pub(crate) struct Call {
     pub(crate) announce_due: bool,
     pub(crate) hold_due: Option<bool>,
     pub(crate) restart_due: bool,
+    /// Our half of ICE is new and the offer with it has not left.
+    pub(crate) restart_offer_due: bool,
     pub(crate) wishes: Wishes,
     pub(crate) held_by_peer: bool,
     pub(crate) has_path: bool,
@@ -217,6 +229,7 @@ impl Call {
             announce_due: false,
             hold_due: None,
             restart_due: false,
+            restart_offer_due: false,
             wishes: Wishes::default(),
             held_by_peer: false,
             has_path: false,
@@ -295,6 +308,9 @@ impl Call {
         }
         if due(&mut self.timers.answer) {
             self.answer(cx);
+        }
+        if due(&mut self.timers.offer) {
+            self.next_offer(cx);
         }
         if due(&mut self.timers.repair) {
             let report = Box::new(self.ice_report());

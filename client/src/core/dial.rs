@@ -249,7 +249,7 @@ impl Call {
         self.tell(cx, change);
         self.start_session(cx, &agreed);
         let peer = self.connect_peer(cx, &agreed);
-        self.forks.insert(dialog, Fork { number, peer, agreed });
+        self.forks.insert(dialog, Fork::new(number, peer, agreed));
         let keys = self.forks.values().filter_map(|fork| fork.agreed.crypto.as_ref()).map(|crypto| crypto.key.clone());
         let keys: Vec<_> = keys.collect();
         if let Some(flow) = &mut self.flow {
@@ -263,7 +263,8 @@ impl Call {
     pub(crate) fn connect_peer(&mut self, cx: &mut Cx<'_>, agreed: &Agreed) -> Option<ice::PeerId> {
         let flow = self.flow.as_mut()?;
         if let Some(remote) = agreed.ice.clone() {
-            let offerer = self.direction == Direction::Outgoing;
+            // RFC 8445 §6.1.1: whoever made the offer, which is the callee if the INVITE had none.
+            let offerer = self.their_offer.is_none();
             let role = if offerer || remote.lite { Role::Controlling } else { Role::Controlled };
             return Some(flow.add_peer(cx.now, remote, role));
         }
@@ -283,6 +284,7 @@ impl Call {
             return;
         }
         self.dialog = Some(dialog);
+        let other_answer = self.other_answer(dialog, sdp);
         if !self.forks.contains_key(&dialog) {
             let result = sdp.map(|sdp| self.add_fork(cx, dialog, sdp, 200));
             let problem = match result {
@@ -299,15 +301,28 @@ impl Call {
         self.answered = Some(cx.now);
         self.timers.ring = None;
         self.settle_on_fork(cx);
+        if let Some(agreed) = other_answer {
+            self.adopt(cx, agreed);
+        }
         self.enter(cx, CallState::Talking);
         self.apply_media(cx);
         self.next_offer(cx);
     }
 
+    /// RFC 3261 §13.2.1 lets the 200 only repeat the SDP of the 183, but a PBX without ICE may play its announcements from
+    /// another address than the one the person speaks from.
+    fn other_answer(&self, dialog: DialogId, sdp: Option<&str>) -> Option<Agreed> {
+        let fork = self.forks.get(&dialog).filter(|fork| fork.peer.is_none())?;
+        let answer = Description::read(sdp?).ok()?;
+        let agreed = negotiate::apply_answer(self.offer.as_ref()?, &answer, self.srtp_mode()).ok()?;
+        let differs = agreed.rtp != fork.agreed.rtp || agreed.formats != fork.agreed.formats;
+        differs.then_some(Agreed { ice: None, mux: fork.agreed.mux, ..agreed })
+    }
+
     /// Media and ICE follow the fork that answered.
     fn settle_on_fork(&mut self, cx: &mut Cx<'_>) {
         let (now, Some(fork)) = (cx.now, self.fork()) else { return };
-        let (peer, agreed) = (fork.peer, fork.agreed.clone());
+        let (peer, agreed, concluded) = (fork.peer, fork.agreed.clone(), fork.concluded.clone());
         let ours = agreed.crypto.is_some().then(|| self.seeds.key.clone());
         let Some(flow) = &mut self.flow else { return };
         if let Some(peer) = peer {
@@ -325,7 +340,18 @@ impl Call {
             None => self.has_path,
         };
         if let Err(error) = outcome {
-            self.end(cx, EndReason::Internal { what: error.to_string() });
+            return self.end(cx, EndReason::Internal { what: error.to_string() });
+        }
+        match (peer, concluded) {
+            (Some(peer), Some((selected, announce))) if selected != self.selected => {
+                self.promoted(cx, peer, announce, selected);
+            }
+            (Some(_), Some(_)) => {}
+            // What was nominated belongs to a fork that lost.
+            (Some(_) | None, _) => {
+                self.selected.clear();
+                self.announce_due = false;
+            }
         }
     }
 

@@ -58,7 +58,7 @@ impl Call {
         if let Some((offer, agreed)) = offer {
             call.tell(cx, received(&offer, &agreed));
             call.their_offer = Some(offer);
-            call.forks.insert(incoming.dialog, Fork { number: 0, peer: None, agreed });
+            call.forks.insert(incoming.dialog, Fork::new(0, None, agreed));
         }
         // Only a hint to the caller: whether it arrives changes nothing here.
         let _ = cx.account.endpoint.ring(cx.now, incoming.leg);
@@ -207,7 +207,7 @@ impl Call {
         if let (Some(peer), Some(flow)) = (peer, &mut self.flow) {
             flow.choose(cx.now, peer);
         }
-        self.forks.insert(dialog, Fork { number: 0, peer, agreed });
+        self.forks.insert(dialog, Fork::new(0, peer, agreed));
         self.apply_media(cx);
     }
 

@@ -104,10 +104,10 @@ impl Call {
                 self.tell(cx, CallChange::FirstMedia { direction: MediaDirection::Received, after_ms });
             }
             media::Event::Dtmf { digit } => self.tell(cx, CallChange::Dtmf { digit: *digit }),
+            media::Event::SourceEnded => self.tell(cx, CallChange::SourceEnded),
             media::Event::CodecChanged { .. }
             | media::Event::KeyConfirmed { .. }
             | media::Event::DtmfSent
-            | media::Event::SourceEnded
             | media::Event::RemoteBye
             | media::Event::SsrcChanged { .. } => {}
         }

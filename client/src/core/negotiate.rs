@@ -281,12 +281,16 @@ fn answered_key(offer: &Description, line: &str) -> Result<CryptoAttribute, Nego
 fn agree(theirs: &Description, formats: Formats, crypto: Option<CryptoAttribute>, mux: bool) -> Agreed {
     let control = if mux { theirs.rtp } else { theirs.rtcp };
     let rtp = theirs.rtp.filter(|address| !address.ip().is_unspecified());
+    let ice = remote_ice(theirs, mux);
+    // RFC 3264 §8.4: the old way to hold. With ICE the same address only says that the default is not known yet.
+    let nowhere = ice.is_none() && rtp.is_none();
+    let direction = theirs.direction.reversed();
     Agreed {
         formats,
         crypto,
         mux,
-        direction: theirs.direction.reversed(),
-        ice: remote_ice(theirs, mux),
+        direction: if nowhere { direction.and(Direction::RecvOnly) } else { direction },
+        ice,
         nominated: nominated(theirs),
         rtp,
         rtcp: control.filter(|address| !address.ip().is_unspecified()),

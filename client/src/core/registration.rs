@@ -11,11 +11,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ice::stun::{Builder, Class, Method, TransactionId};
 use rand::RngExt as _;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use sip::Uri;
-use sip::event::{FlowId, Hop, Register, Registered, RegistrationFailed, Transport};
+use sip::event::{FlowId, Hop, Keepalive, Register, Registered, RegistrationFailed, Transport};
 use sip::locate::{self, LocateErrorKind, Target};
 
 use super::account::{Account, News, Route};
@@ -221,8 +222,7 @@ impl Account {
         if !self.config.register {
             self.registration.state = State::Registered;
             self.relays.set_asking(false);
-            self.news.push_back(News::Ready);
-            return;
+            return self.relays_known(now, ports);
         }
         self.registration.state = State::Registering;
         let Some(registrar) = self.aor.as_ref().map(|aor| Uri::sip("", aor.host.clone())) else { return };
@@ -312,6 +312,12 @@ impl Account {
             };
             ports.account_event(self.id, change);
             self.news.push_back(News::Ready);
+            if let Some(hop) = self.registration.hop.filter(|_| registered.outbound && transport == Transport::Udp) {
+                // RFC 5626 §4.4.2: such a server answers STUN on its SIP port; others get CRLF.
+                let id = TransactionId::random(&mut self.registration.rng);
+                let request = Builder::new(Class::Request, Method::BINDING, id).build();
+                self.endpoint.set_keepalive(now, hop, Keepalive::Bytes(request));
+            }
         }
         if fresh || moved {
             self.provision(now, &registered.headers, ports);

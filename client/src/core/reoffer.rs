@@ -8,15 +8,18 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ice::PairsVerdict;
-use sip::event::DialogId;
+use sip::event::{CommandError, DialogId};
 
 use super::call::{Call, Cx, Stage};
 use super::description::Description;
 use super::negotiate::{self, Agreed, NegotiateError, OfferOptions};
 use crate::api::{CallChange, CallState, Direction, EndReason, PathPolicy};
+
+/// An offer that meets another one is made again after this time.
+const OFFER_AGAIN: Duration = Duration::from_millis(250);
 
 /// What keeps us from making the next offer.
 #[derive(Debug)]
@@ -50,6 +53,9 @@ impl Call {
                 flow.agent_mut().restart(cx.now, interfaces);
                 self.pending = Some(Pending::RestartGathering);
             }
+        } else if self.restart_offer_due {
+            self.restart_offer_due = false;
+            self.send_reoffer(cx, dialog, Pending::Restart, false);
         } else if self.announce_due {
             self.announce_due = false;
             self.send_announce(cx, dialog);
@@ -64,8 +70,27 @@ impl Call {
         let Some(text) = self.write_offer(announce) else { return };
         match cx.account.reinvite(cx.now, dialog, &text) {
             Ok(()) => self.pending = Some(pending),
+            // The peer's own change, or a refresh, is under way.
+            Err(CommandError::OfferPending(_)) => self.postpone_offer(cx, &pending),
             Err(error) => self.warn(cx, format!("the re-INVITE could not be sent: {error}")),
         }
+    }
+
+    /// The wish stays; its offer leaves when the other one is over.
+    fn postpone_offer(&mut self, cx: &Cx<'_>, pending: &Pending) {
+        match pending {
+            Pending::Announce { .. } => self.announce_due = true,
+            Pending::Hold { held } => {
+                self.wishes.held = !held;
+                self.hold_due.get_or_insert(*held);
+            }
+            Pending::Restart => self.restart_offer_due = true,
+            Pending::RestartGathering
+            | Pending::AnswerAfterGathering(_)
+            | Pending::AwaitPairs(_)
+            | Pending::LateAnswer => return,
+        }
+        self.timers.offer = Some(cx.now + OFFER_AGAIN);
     }
 
     /// Our offer inside the call. Keys, profile and ICE credentials stay what they are (RFC 4568 §7.1.4 as peers practise it).
@@ -116,6 +141,8 @@ impl Call {
     /// Our offer was refused: the session is as before (RFC 3261 §14.1).
     pub(crate) fn reoffer_failed(&mut self, cx: &mut Cx<'_>, status: u16, reason: &str) {
         match self.pending.take() {
+            // The peer's change came in between (RFC 3261 §14.1): ours is still wanted.
+            Some(pending) if status == 491 && self.is_alive() => return self.postpone_offer(cx, &pending),
             Some(Pending::Hold { held }) => {
                 self.wishes.held = !held;
                 self.warn(cx, format!("the other side refused to change the hold: {status} {reason}"));
@@ -132,7 +159,7 @@ impl Call {
     }
 
     /// Takes over the outcome of an offer and answer inside the call.
-    fn adopt(&mut self, cx: &mut Cx<'_>, mut agreed: Agreed) {
+    pub(crate) fn adopt(&mut self, cx: &mut Cx<'_>, mut agreed: Agreed) {
         let (now, Some(dialog)) = (cx.now, self.dialog) else { return };
         let Some(fork) = self.forks.get_mut(&dialog) else { return };
         let key_changed = agreed.crypto.as_ref().map(|c| &c.key) != fork.agreed.crypto.as_ref().map(|c| &c.key);

@@ -81,6 +81,11 @@ impl Playing {
         }
     }
 
+    /// It has a beginning and an end that somebody should hear.
+    pub(crate) fn is_recording(&self) -> bool {
+        matches!(self.kind, Kind::Samples { .. })
+    }
+
     /// The next frame, and whether the source has just come to its end.
     pub(crate) fn frame(&mut self, heard: &Frame) -> (Frame, bool) {
         match &mut self.kind {

@@ -155,6 +155,24 @@ fn an_echo_returns_what_was_said_once() {
 }
 
 #[test]
+fn a_recording_begins_when_sending_does() {
+    let configure = |side: usize, config: &mut Config| {
+        if side == 0 {
+            config.source = Source::Samples { samples: counting(20), repeat: false };
+        }
+    };
+    let mut pair = Pair::new(configure, [constant(15), constant(15)], 1);
+    let now = pair.now;
+    pair.ends[0].session.start_receiving(now);
+    pair.run_for(secs(1));
+    assert!(!pair.ends[0].events.contains(&Event::SourceEnded), "nobody has heard it");
+    let now = pair.now;
+    pair.ends[0].session.start_sending(now);
+    pair.run_for(secs(1));
+    assert!(pair.ends[0].events.contains(&Event::SourceEnded));
+}
+
+#[test]
 fn a_microphone_is_heard_and_its_gaps_are_silent() {
     let configure = |side: usize, config: &mut Config| {
         config.source = if side == 0 { Source::Microphone } else { Source::Silence };

@@ -29,7 +29,9 @@ impl Session {
 
     fn tick(&mut self, at: Instant) {
         let heard = self.hear(at);
-        let (mut said, ended) = self.source.frame(&heard);
+        // A recording is not said to nobody: its first word is for the peer.
+        let waits = !self.sending && self.source.is_recording();
+        let (mut said, ended) = if waits { (SILENCE, false) } else { self.source.frame(&heard) };
         if self.muted {
             said = SILENCE;
         }

@@ -22,6 +22,12 @@ struct Pbx {
     rtp: SocketAddr,
     /// First media line of the answer, and what to answer to an offer with SAVP.
     refuse_srtp: bool,
+    /// Sends a 183 first, with this port for media.
+    announcement: Option<u16>,
+    /// Says so in the 200 to REGISTER.
+    outbound: bool,
+    stun_keepalives: usize,
+    announced_packets: usize,
     seen: BTreeMap<String, usize>,
     rtp_packets: usize,
     rtcp_packets: usize,
@@ -34,6 +40,10 @@ impl Pbx {
             sip: PBX.parse().unwrap(),
             rtp: "192.0.2.50:7000".parse().unwrap(),
             refuse_srtp: false,
+            announcement: None,
+            outbound: false,
+            stun_keepalives: 0,
+            announced_packets: 0,
             seen: BTreeMap::new(),
             rtp_packets: 0,
             rtcp_packets: 0,
@@ -73,6 +83,14 @@ impl Pbx {
                 response.set_body("application/sdp", self.body().into_bytes());
                 Some(response)
             }
+            Method::Register => {
+                let mut response = respond(200);
+                response.headers.push("Contact", request.headers.get("Contact").unwrap_or_default());
+                if self.outbound {
+                    response.headers.push("Require", "outbound");
+                }
+                Some(response)
+            }
             _ => Some(respond(200)),
         }
     }
@@ -84,8 +102,20 @@ impl Pbx {
                 if let Ok(Message::Request(request)) = sip::parse::parse_message(&payload)
                     && let Some(response) = self.answer(&request)
                 {
+                    if let Some(port) = self.announcement.filter(|_| request.method == Method::Invite) {
+                        let mut early = response.clone();
+                        (early.status, early.reason) = (183, "Session Progress".to_owned());
+                        early.body = self.body().replace(" 7000 ", &format!(" {port} ")).into_bytes();
+                        early.headers.set("Content-Length", early.body.len().to_string());
+                        world.inject(self.sip, from, early.to_bytes());
+                        world.run_for(secs(1));
+                    }
                     world.inject(self.sip, from, response.to_bytes());
+                } else if payload.starts_with(&[0, 1]) {
+                    self.stun_keepalives += 1;
                 }
+            } else if Some(to.port()) == self.announcement {
+                self.announced_packets += 1;
             } else if to == self.rtp {
                 self.rtp_packets += 1;
                 let mut packet = payload.clone();
@@ -160,22 +190,11 @@ fn required_srtp_ends_the_call_if_the_peer_has_none() {
 fn the_peers_hold_and_its_options_are_answered() {
     let mut pbx = Pbx::new();
     let mut world = dial(SrtpMode::Off, &mut pbx);
-    let invite = |cseq: u32, direction: &str, pbx: &Pbx, call: &Request| {
-        let mut request = Request::new(Method::Invite, "sip:phone@192.0.2.1:5060".parse().unwrap());
-        request.headers.push("Via", format!("SIP/2.0/UDP {};branch=z9hG4bKpbx{cseq}", pbx.sip));
-        request.headers.push("From", format!("{};tag=pbx", call.headers.get("To").unwrap()));
-        request.headers.push("To", call.headers.get("From").unwrap());
-        request.headers.push("Call-ID", call.headers.get("Call-ID").unwrap());
-        request.headers.push("CSeq", format!("{cseq} INVITE"));
-        request.headers.push("Contact", format!("<sip:pbx@{}>", pbx.sip));
-        request.headers.push("Max-Forwards", "70");
-        let body = pbx.body().replace("o=- 1 1", &format!("o=- 1 {cseq}"));
-        request.set_body("application/sdp", format!("{body}a={direction}\r\n").into_bytes());
-        request.to_bytes()
-    };
     let original = world.phones[0].log.iter().find_map(|line| sent_invite(line)).unwrap();
     let (from, to) = (pbx.sip, "192.0.2.1:5060".parse().unwrap());
-    world.inject(from, to, invite(2, "sendonly", &pbx, &original));
+    let plain = pbx.body();
+    let body = |version: u32, line: &str| plain.replace("o=- 1 1", &format!("o=- 1 {version}")) + line;
+    world.inject(from, to, reinvite(2, &body(2, "a=sendonly\r\n"), &original));
     run(&mut world, &mut pbx, secs(1));
     assert!(
         world.phones[0].sees(C1, |change| matches!(change, CallChange::Hold { by_us: false, by_peer: true })),
@@ -185,10 +204,136 @@ fn the_peers_hold_and_its_options_are_answered() {
     let before = pbx.rtp_packets;
     run(&mut world, &mut pbx, secs(1));
     assert!(pbx.rtp_packets <= before + 1, "nothing is sent to one who does not listen");
-    world.inject(from, to, invite(3, "sendrecv", &pbx, &original));
+    world.inject(from, to, reinvite(3, &body(3, "a=sendrecv\r\n"), &original));
     run(&mut world, &mut pbx, secs(1));
     assert!(world.phones[0].sees(C1, |change| matches!(change, CallChange::Hold { by_us: false, by_peer: false })));
     assert!(pbx.rtp_packets > before + 20);
+}
+
+/// A request of the PBX inside the dialog of `call`.
+fn request_of(method: Method, cseq: u32, call: &Request) -> Request {
+    let mut request = Request::new(method.clone(), "sip:phone@192.0.2.1:5060".parse().unwrap());
+    request.headers.push("Via", format!("SIP/2.0/UDP {PBX};branch=z9hG4bKpbx{cseq}{method}"));
+    request.headers.push("From", format!("{};tag=pbx", call.headers.get("To").unwrap()));
+    request.headers.push("To", call.headers.get("From").unwrap());
+    request.headers.push("Call-ID", call.headers.get("Call-ID").unwrap());
+    request.headers.push("CSeq", format!("{cseq} {method}"));
+    request.headers.push("Contact", format!("<sip:pbx@{PBX}>"));
+    request.headers.push("Max-Forwards", "70");
+    request
+}
+
+fn reinvite(cseq: u32, body: &str, call: &Request) -> Vec<u8> {
+    let mut request = request_of(Method::Invite, cseq, call);
+    request.set_body("application/sdp", body.as_bytes().to_vec());
+    request.to_bytes()
+}
+
+#[test]
+fn a_hold_by_the_address_0_0_0_0_stops_what_we_send_and_is_taken_back() {
+    let mut pbx = Pbx::new();
+    let mut world = dial(SrtpMode::Off, &mut pbx);
+    let original = world.phones[0].log.iter().find_map(|line| sent_invite(line)).unwrap();
+    let (from, to) = (pbx.sip, "192.0.2.1:5060".parse().unwrap());
+    let nowhere = pbx.body().replace("o=- 1 1", "o=- 1 2").replace("c=IN IP4 192.0.2.50", "c=IN IP4 0.0.0.0");
+    world.inject(from, to, reinvite(2, &nowhere, &original));
+    run(&mut world, &mut pbx, secs(1));
+    assert!(world.phones[0].is(C1, CallState::Held), "{}", world.story());
+    let before = pbx.rtp_packets;
+    run(&mut world, &mut pbx, secs(1));
+    assert!(pbx.rtp_packets <= before + 1, "RFC 3264 §8.4: nothing is sent");
+    let again = pbx.body().replace("o=- 1 1", "o=- 1 3");
+    world.inject(from, to, reinvite(3, &again, &original));
+    run(&mut world, &mut pbx, secs(1));
+    assert!(pbx.rtp_packets > before + 20, "{}", world.story());
+}
+
+#[test]
+fn a_hold_that_meets_the_peers_change_leaves_when_that_is_over() {
+    let mut pbx = Pbx::new();
+    let mut world = dial(SrtpMode::Off, &mut pbx);
+    let original = world.phones[0].log.iter().find_map(|line| sent_invite(line)).unwrap();
+    let (from, to) = (pbx.sip, "192.0.2.1:5060".parse().unwrap());
+    let changed = pbx.body().replace("o=- 1 1", "o=- 1 2") + "a=ptime:20\r\n";
+    world.inject(from, to, reinvite(2, &changed, &original));
+    run(&mut world, &mut pbx, secs(1));
+    // Our 200 has no ACK yet.
+    world.command(0, crate::api::Command::Hold { call: C1 });
+    run(&mut world, &mut pbx, secs(1));
+    assert_eq!(pbx.offers.len(), 1);
+    world.inject(from, to, request_of(Method::Ack, 2, &original).to_bytes());
+    run(&mut world, &mut pbx, secs(1));
+    assert_eq!(pbx.offers.len(), 2, "{}", world.story());
+    assert!(pbx.offers[1].contains("a=sendonly"));
+    assert!(world.phones[0].is(C1, CallState::Held));
+}
+
+#[test]
+fn the_call_speaks_to_the_address_of_the_200_and_not_to_that_of_the_announcement_before_it() {
+    let mut pbx = Pbx { announcement: Some(7100), ..Pbx::new() };
+    let world = dial(SrtpMode::Off, &mut pbx);
+    assert!(world.phones[0].is(C1, CallState::Talking), "{}", world.story());
+    assert!(pbx.announced_packets > 10, "silence goes to the announcement: {}", pbx.announced_packets);
+    assert!(pbx.rtp_packets > 200, "{} packets\n{}", pbx.rtp_packets, world.story());
+}
+
+#[test]
+fn the_end_of_a_played_recording_is_told_once_all_of_it_is_sent() {
+    let mut pbx = Pbx { announcement: Some(7100), ..Pbx::new() };
+    let mut world = World::new(1);
+    world
+        .add(0, crate::api::AccountConfig { srtp: SrtpMode::Off, ..listening("192.0.2.1:5060", TransportChoice::Udp) });
+    let samples = vec![8000; 48_000].into();
+    world.dial(0, C1, "sip:100@192.0.2.50", MediaSource::Samples { samples, repeat: false });
+    let ended = |change: &CallChange| matches!(change, CallChange::SourceEnded);
+    run(&mut world, &mut pbx, Duration::from_millis(1900));
+    assert!(!world.phones[0].sees(C1, ended), "it begins with the answer\n{}", world.story());
+    run(&mut world, &mut pbx, Duration::from_millis(500));
+    assert!(world.phones[0].sees(C1, ended), "{}", world.story());
+}
+
+/// An account at the PBX, by address.
+fn at_pbx(register: bool) -> crate::api::AccountConfig {
+    crate::api::AccountConfig {
+        aor: "sip:100@192.0.2.50".to_owned(),
+        edge: Some(PBX.to_owned()),
+        transport: TransportChoice::Udp,
+        mras: false,
+        register,
+        ..crate::api::AccountConfig::default()
+    }
+}
+
+#[test]
+fn a_registrar_that_requires_outbound_over_udp_is_kept_alive_with_stun() {
+    for outbound in [true, false] {
+        let mut pbx = Pbx { outbound, ..Pbx::new() };
+        let mut world = World::new(1);
+        world.add(0, at_pbx(true));
+        run(&mut world, &mut pbx, secs(60));
+        let want = if outbound { 2..=3 } else { 0..=0 };
+        assert!(want.contains(&pbx.stun_keepalives), "outbound {outbound}: {}", pbx.stun_keepalives);
+    }
+}
+
+#[test]
+fn relays_of_the_configuration_are_probed_without_a_registration_too() {
+    let server = crate::api::ServerConfig {
+        host: "192.0.2.60".to_owned(),
+        port: 3478,
+        transport: crate::api::RelayTransport::Udp,
+        user: Some("alice".to_owned()),
+        password: Some(crate::api::Secret::new("secret".to_owned())),
+        rest_secret: None,
+    };
+    let mut world = World::new(1);
+    world.add(0, crate::api::AccountConfig { servers: vec![server], ..at_pbx(false) });
+    world.run_for(secs(4));
+    let probed = world.phones[0].events.iter().any(|(_, event)| {
+        matches!(event, crate::api::EventBody::Account { change, .. }
+            if matches!(**change, crate::api::AccountChange::RelayProbed { failure: Some(_), .. }))
+    });
+    assert!(probed, "{}", world.story());
 }
 
 /// The INVITE in a line of the log.

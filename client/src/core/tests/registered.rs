@@ -209,6 +209,56 @@ fn of_two_phones_of_one_user_the_one_that_answers_is_heard_and_the_other_is_gone
 }
 
 #[test]
+fn of_two_forks_that_have_both_concluded_the_pair_of_the_one_that_answers_is_announced() {
+    let mut world = World::new(3);
+    world.edge = Some(edge::Edge::new(world.now, 480));
+    world.add(0, edge::account("alice", TransportChoice::Auto, PathPolicy::All));
+    for (phone, after_ms) in [(1, 3000), (2, 8000)] {
+        let options = AnswerOptions { source: Some(MediaSource::Tone { hz: 400.0 }) };
+        let auto_answer = Some(AutoAnswer { after_ms, options });
+        let config = edge::account("bob", TransportChoice::Auto, PathPolicy::All);
+        world.add(phone, crate::api::AccountConfig { auto_answer, ..config });
+    }
+    world.run_for(SETTLED);
+    world.dial(0, C1, "bob", MediaSource::Tone { hz: 1000.0 });
+    world.run_for(secs(7));
+    assert!(world.phones[0].is(C1, CallState::Talking), "{}", world.story());
+    let answerer = world.phones[1].ip;
+    let promoted: Vec<_> = world.phones[0]
+        .changes(C1)
+        .filter_map(
+            |change| if let CallChange::Promoted { path, .. } = change { Some(path.remote.address) } else { None },
+        )
+        .collect();
+    assert!(promoted.last().is_some_and(|remote| remote.ip() == answerer), "{promoted:?}\n{}", world.story());
+    assert!(
+        world.phones[1].sees(C2, |change| matches!(change, CallChange::Announced { by_us: false, .. })),
+        "{}",
+        world.story()
+    );
+    let announced = world.phones[0].changes(C1).filter(|change| matches!(change, CallChange::Announced { .. }));
+    assert_eq!(announced.count(), 1);
+    let restarted =
+        |change: &CallChange| matches!(change, CallChange::PathChanged { cause: crate::api::PathCause::Restarted, .. });
+    assert!(!world.phones[0].sees(C1, restarted) && !world.phones[1].sees(C2, restarted), "{}", world.story());
+}
+
+#[test]
+fn stopped_at_any_moment_of_its_registration_a_phone_leaves_nothing_at_the_registrar() {
+    for ms in (0..160).step_by(5) {
+        let mut world = World::new(1);
+        world.edge = Some(edge::Edge::new(world.now, 480));
+        world.add(0, edge::account("alice", TransportChoice::Auto, PathPolicy::All));
+        world.run_for(Duration::from_millis(ms));
+        world.command(0, Command::Shutdown);
+        world.run_for(secs(4));
+        let left = world.edge.as_ref().unwrap().proxy.registrations(world.now);
+        assert!(left.is_empty(), "after {} ms: {left:?}\n{}", 50 + ms, world.story());
+        assert!(world.phones[0].stopped() && world.phones[0].core.open_lines() == 0);
+    }
+}
+
+#[test]
 fn a_policy_that_needs_a_relay_says_so_when_there_is_none() {
     let mut world = World::new(2);
     world.edge = Some(edge::Edge::new(world.now, 480));
