@@ -1,6 +1,6 @@
 //! Whatever can be built is read back the same; and rsip, an independent reader, sees the same message.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails has failed the test")]
 
 use proptest::prelude::*;
 use rsip::headers::UntypedHeader as _;
