@@ -187,12 +187,10 @@ fn normal(line: &str, place: &Place) -> String {
         rest = &after[digits..];
     }
     normal.push_str(rest);
-    // How many pairs were checked depends on who was faster.
-    match normal.split_once("none of ") {
-        Some((before, after)) if after.starts_with(|c: char| c.is_ascii_digit()) => {
-            format!("{before}none of N{}", after.trim_start_matches(|c: char| c.is_ascii_digit()))
-        }
-        Some(_) | None => normal,
+    // Which side notices first that no pair works, and how many were checked by then, depends on who was faster.
+    match normal.split_once("no media path: ") {
+        Some((before, _)) => format!("{before}no media path: ..."),
+        None => normal,
     }
 }
 
