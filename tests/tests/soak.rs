@@ -11,8 +11,8 @@ use tests::lab::run::Process;
 /// Calls before the first measurement of memory: caches and buffers have their size by then.
 const WARM_UP: usize = 100;
 const CALLS: usize = 600;
-/// Calls at once.
-const PARALLEL: usize = 4;
+/// Calls at once; the registrar takes 16 bindings of one user, and some are still on their way out.
+const PARALLEL: usize = 10;
 /// What memory may grow by from call 100 to call 600, in kB.
 const GROWTH_MAX_KB: u64 = 2048;
 
@@ -62,7 +62,8 @@ fn settled(lab: &Lab, before: &serde_json::Value) {
             return;
         }
         assert!(tests::lab::run::now() < until, "the edge held {before} and now holds {list}");
-        thread::yield_now();
+        // Only a pause between two looks: the limit above is what is waited for.
+        thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -75,7 +76,11 @@ fn soak_six_hundred_calls_leave_a_bot_as_it_was() {
     bot.wait_line("credentials", Duration::from_secs(30), |line| line.contains("\"credentials-received\""))
         .expect("a bot");
     let to = lab.aor("echo").expect("an aor");
-    let before = lab.control("list").expect("a list");
+    // A fresh bot tries its relays; what it holds for that is given back before the first call.
+    let probed = |line: &str| line.contains("\"relay-probed\"");
+    bot.wait_line("probed relay", Duration::from_secs(30), probed).expect("the relays are tried");
+    let before = serde_json::json!({ "registrations": ["the bot"], "allocations": [] });
+    settled(&lab, &before);
     let fresh = footprint(bot.pid());
     calls(&lab, &to, WARM_UP);
     settled(&lab, &before);
@@ -85,7 +90,7 @@ fn soak_six_hundred_calls_leave_a_bot_as_it_was() {
     let done = footprint(bot.pid());
     println!("before: {fresh:?}\nafter {WARM_UP}: {warm:?}\nafter {CALLS}: {done:?}");
     assert!(done.rss_kb <= warm.rss_kb + GROWTH_MAX_KB, "memory grew from {warm:?} to {done:?}");
-    assert_eq!(done.descriptors, fresh.descriptors, "descriptors before call 1 and after call {CALLS}");
+    assert!(done.descriptors <= fresh.descriptors, "descriptors grew from {fresh:?} to {done:?}");
     assert!(done.threads <= warm.threads, "threads grew from {warm:?} to {done:?}");
     lab.stop().expect("the lab ends");
 }
