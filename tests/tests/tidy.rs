@@ -486,11 +486,11 @@ fn bounds(source: &Source) -> Vec<Violation> {
 
 /// The workspace speaks of itself only: no place on somebody's machine is named in it.
 fn strangers(source: &Source) -> Vec<Violation> {
-    let places = ["home", "work", "Users", "tmp/wt", "tmp/team"].map(|folder| format!("/{folder}/"));
+    let places = ["home", "root", "Users"].map(|folder| format!("/{folder}/"));
     let mut found = Vec::new();
     for (index, line) in source.text.lines().enumerate() {
         for place in &places {
-            // `client/home/x` and `https://host/work/` are not places on a machine.
+            // `client/home/x` and `https://host/docs/` are not places on a machine.
             let starts = line.match_indices(place.as_str()).any(|(at, _)| {
                 line.get(..at).and_then(|before| before.chars().last()).is_none_or(|c| " \"'`(=".contains(c))
             });
