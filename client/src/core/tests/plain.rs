@@ -211,7 +211,7 @@ fn the_peers_hold_and_its_options_are_answered() {
 }
 
 /// A request of the PBX inside the dialog of `call`.
-fn request_of(method: Method, cseq: u32, call: &Request) -> Request {
+fn request_of(method: &Method, cseq: u32, call: &Request) -> Request {
     let mut request = Request::new(method.clone(), "sip:phone@192.0.2.1:5060".parse().unwrap());
     request.headers.push("Via", format!("SIP/2.0/UDP {PBX};branch=z9hG4bKpbx{cseq}{method}"));
     request.headers.push("From", format!("{};tag=pbx", call.headers.get("To").unwrap()));
@@ -224,7 +224,7 @@ fn request_of(method: Method, cseq: u32, call: &Request) -> Request {
 }
 
 fn reinvite(cseq: u32, body: &str, call: &Request) -> Vec<u8> {
-    let mut request = request_of(Method::Invite, cseq, call);
+    let mut request = request_of(&Method::Invite, cseq, call);
     request.set_body("application/sdp", body.as_bytes().to_vec());
     request.to_bytes()
 }
@@ -261,7 +261,7 @@ fn a_hold_that_meets_the_peers_change_leaves_when_that_is_over() {
     world.command(0, crate::api::Command::Hold { call: C1 });
     run(&mut world, &mut pbx, secs(1));
     assert_eq!(pbx.offers.len(), 1);
-    world.inject(from, to, request_of(Method::Ack, 2, &original).to_bytes());
+    world.inject(from, to, request_of(&Method::Ack, 2, &original).to_bytes());
     run(&mut world, &mut pbx, secs(1));
     assert_eq!(pbx.offers.len(), 2, "{}", world.story());
     assert!(pbx.offers[1].contains("a=sendonly"));
