@@ -52,6 +52,7 @@ fn calls(lab: &Lab, to: &str, count: usize) {
 }
 
 /// Waits until the edge holds only what it held before: the bot's registration and its probes.
+#[expect(clippy::disallowed_methods, reason = "a pause between two looks; the limit is what is waited for")]
 fn settled(lab: &Lab, before: &serde_json::Value) {
     let count = |list: &serde_json::Value, key: &str| list[key].as_array().map(Vec::len);
     let until = tests::lab::run::now() + Duration::from_secs(40);
@@ -62,7 +63,6 @@ fn settled(lab: &Lab, before: &serde_json::Value) {
             return;
         }
         assert!(tests::lab::run::now() < until, "the edge held {before} and now holds {list}");
-        // Only a pause between two looks: the limit above is what is waited for.
         thread::sleep(Duration::from_millis(100));
     }
 }
