@@ -6,20 +6,25 @@ use std::time::Duration;
 use tests::binary::icephone;
 use tests::lab::capture::{Capture, Packets};
 use tests::lab::edge::{Lab, text};
-use tests::lab::netns::{EDGE, HOME, Network, PEER};
+use tests::lab::network::{Host, Network, Plan};
 use tests::lab::run::Process;
 use tests::lab::skip;
 
+const EDGE: &str = "203.0.113.10";
+const HOME: &str = "192.168.1.10";
+const PEER: &str = "203.0.113.50";
+
 #[test]
 fn the_network_of_the_captures_translates_addresses() {
-    let network = match Network::build() {
+    let network = match Network::build(Plan::default()) {
         Ok(network) => network,
         Err(reason) => return skip("the_network_of_the_captures_translates_addresses", &reason),
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let capture = Capture::start(&network.edge, "eth0", &folder.path().join("edge.pcap")).expect("a capture");
-    let mut ping = network.home.command(Path::new("ping"));
-    let status = ping.args(["-c", "1", "-W", "5", &EDGE.to_string()]).stdout(std::process::Stdio::null()).status();
+    let capture =
+        Capture::start(&network.host(Host::Edge), "eth0", &folder.path().join("edge.pcap")).expect("a capture");
+    let mut ping = network.host(Host::Alice).command(Path::new("ping"));
+    let status = ping.args(["-c", "1", "-W", "5", EDGE]).stdout(std::process::Stdio::null()).status();
     assert!(status.expect("ping").success(), "the edge answers through the NAT");
     let packets = capture.stop().expect("the capture ends");
     let sources = packets.rows("icmp.type == 8", &["ip.src"]).expect("tshark reads it");
@@ -33,17 +38,16 @@ struct Seen {
 }
 
 fn call_over(network: &Network, transport: &str) -> Result<Seen, String> {
-    let edge = EDGE.to_string();
-    let lab = Lab::start(Some(&network.edge), &["--address", &edge])?;
+    let lab = Lab::start(Some(&network.host(Host::Edge)), &["--address", EDGE])?;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let capture = Capture::start(&network.home, "eth0", &folder.path().join("home.pcap"))?;
+    let capture = Capture::start(&network.host(Host::Alice), "eth0", &folder.path().join("home.pcap"))?;
     let (alice, bob) = (text(&lab.account("alice")), text(&lab.account("bob")));
     let bot_arguments = ["bot", "--config", &bob, "--transport", transport, "--json"];
-    let mut bot = Process::start(Some(&network.peer), &icephone(), &bot_arguments);
+    let mut bot = Process::start(Some(&network.host(Host::Dave)), &icephone(), &bot_arguments);
     bot.wait_line("relay credentials", Duration::from_secs(20), |line| line.contains("\"credentials-received\""))?;
     let to = lab.aor("bob")?;
     let call_arguments = ["call", &to, "--config", &alice, "--transport", transport, "--duration", "6s", "--json"];
-    let mut call = Process::start(Some(&network.home), &icephone(), &call_arguments);
+    let mut call = Process::start(Some(&network.host(Host::Alice)), &icephone(), &call_arguments);
     let status = call.wait_exit(Duration::from_secs(60))?;
     let packets = capture.stop()?;
     if !status.success() {
@@ -122,7 +126,7 @@ impl Seen {
     }
 
     fn check_media(&self) {
-        let (home, peer) = (HOME.to_string(), PEER.to_string());
+        let (home, peer) = (HOME, PEER);
         let check = "stun.type.method == 0x0001 and stun.type.class == 0x00 and stun.att.username";
         self.expect("checks sent", &format!("{check} and ip.src == {home}"));
         self.expect("checks received", &format!("{check} and ip.dst == {home}"));
@@ -141,7 +145,7 @@ impl Seen {
 }
 
 fn capture_over(transport: &str, test: &str) {
-    let network = match Network::build() {
+    let network = match Network::build(Plan::default()) {
         Ok(network) => network,
         Err(reason) => return skip(test, &reason),
     };

@@ -25,6 +25,10 @@ impl Capture {
         let name = file.to_string_lossy().into_owned();
         // -Z root: else it gives its rights up and may not write there; -U: every packet is in the file at once.
         let arguments = ["-i", interface, "-n", "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w", &name];
+        let mut arguments = arguments.to_vec();
+        if interface == "any" {
+            arguments.extend(["-y", "LINUX_SLL2"]);
+        }
         let mut process = Process::start(Some(place), Path::new("tcpdump"), &arguments);
         process.wait_line("listening line", Duration::from_secs(10), |line| line.contains("listening on"))?;
         Ok(Self { process, file })
@@ -54,6 +58,15 @@ impl Packets {
     pub fn decode_as(mut self, rule: String) -> Self {
         self.decode.push(rule);
         self
+    }
+
+    /// The payloads in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`super::wire::read`].
+    pub fn payloads(&self) -> Result<Vec<super::wire::Packet>, String> {
+        super::wire::read(&self.file)
     }
 
     /// The packets that `filter` lets through, as one row of `fields` each. Several values of a field are joined by `;`.

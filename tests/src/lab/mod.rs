@@ -3,10 +3,23 @@
 //! Everything made here is removed by `Drop`, also when a test fails. Where the machine does not allow it, a test calls
 //! [`skip`] and returns: `tests/run` then counts it as skipped and prints why.
 pub mod capture;
+pub mod change;
+pub mod daemon;
 pub mod edge;
+pub mod edge_state;
+pub mod impair;
+pub mod measured_call;
+pub mod media_path;
+pub mod nat;
+pub mod natcheck;
 pub mod netns;
+pub mod network;
 pub mod phone;
 pub mod run;
+pub mod servers;
+pub mod speech;
+pub mod user;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::netns::Namespace;
 use super::run::Process;
 use crate::binary::icephone;
 
@@ -33,9 +34,18 @@ impl Phone {
     ///
     /// If it cannot be started.
     pub fn start_with(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::start_in(None, arguments, prepare)
+    }
+
+    /// As [`Self::start_with`], in a namespace if one is given.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    pub fn start_in(place: Option<&Namespace>, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         let errors = File::create(home.path().join("stderr")).expect("a file");
-        let process = Process::start_with(None, &icephone(), arguments, |command| {
+        let process = Process::start_with(place, &icephone(), arguments, |command| {
             let ours = std::env::vars_os().map(|(name, _)| name);
             for name in ours.filter(|name| name.to_string_lossy().starts_with("ICEPHONE_")) {
                 command.env_remove(name);

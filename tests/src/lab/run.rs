@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,8 +20,9 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Process {
     child: Child,
     name: String,
-    lines: Receiver<String>,
+    lines: Receiver<(SystemTime, String)>,
     seen: Vec<String>,
+    seen_at: Vec<SystemTime>,
     ended: Option<ExitStatus>,
 }
 
@@ -29,6 +30,12 @@ pub struct Process {
 #[expect(clippy::disallowed_methods, reason = "a running program has no other time")]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// The clock of captures: only to compare with what they say.
+#[expect(clippy::disallowed_methods, reason = "captures have no other time")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 impl Process {
@@ -67,7 +74,7 @@ impl Process {
         if let Some(stderr) = child.stderr.take() {
             read_lines(stderr, lines_tx);
         }
-        Self { child, name, lines, seen: Vec::new(), ended: None }
+        Self { child, name, lines, seen: Vec::new(), seen_at: Vec::new(), ended: None }
     }
 
     pub fn pid(&self) -> u32 {
@@ -86,8 +93,8 @@ impl Process {
         let until = now() + limit;
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(now())) {
-                Ok(line) => {
-                    self.seen.push(line.clone());
+                Ok((at, line)) => {
+                    self.keep(at, line.clone());
                     if wanted(&line) {
                         return Ok(line);
                     }
@@ -122,8 +129,8 @@ impl Process {
                 let output = self.output().join("\n");
                 return Err(format!("{} still runs after {limit:?}; it wrote:\n{output}", self.name));
             }
-            if let Ok(line) = self.lines.recv_timeout(POLL) {
-                self.seen.push(line);
+            if let Ok((at, line)) = self.lines.recv_timeout(POLL) {
+                self.keep(at, line);
             }
         }
     }
@@ -138,10 +145,20 @@ impl Process {
 
     /// Everything written so far.
     pub fn output(&mut self) -> &[String] {
-        while let Ok(line) = self.lines.try_recv() {
-            self.seen.push(line);
+        while let Ok((at, line)) = self.lines.try_recv() {
+            self.keep(at, line);
         }
         &self.seen
+    }
+
+    /// When the lines of [`Self::output`] came, on the clock that captures use.
+    pub fn arrivals(&self) -> &[SystemTime] {
+        &self.seen_at
+    }
+
+    fn keep(&mut self, at: SystemTime, line: String) {
+        self.seen.push(line);
+        self.seen_at.push(at);
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -154,8 +171,8 @@ impl Process {
 
     /// After the end: what was still in the pipes.
     fn drain(&mut self) {
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(500)) {
-            self.seen.push(line);
+        while let Ok((at, line)) = self.lines.recv_timeout(Duration::from_millis(500)) {
+            self.keep(at, line);
         }
     }
 }
@@ -169,10 +186,10 @@ impl Drop for Process {
     }
 }
 
-fn read_lines(pipe: impl Read + Send + 'static, lines: Sender<String>) {
+fn read_lines(pipe: impl Read + Send + 'static, lines: Sender<(SystemTime, String)>) {
     thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-            if lines.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+            if lines.send((wall_clock(), String::from_utf8_lossy(&line).trim_end().to_owned())).is_err() {
                 return;
             }
         }
