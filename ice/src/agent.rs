@@ -82,7 +82,7 @@ impl Agent {
 
     /// Opens sockets and streams and asks the servers; ends with [`Event::Gathered`](crate::Event::Gathered).
     pub fn gather(&mut self, now: Instant) {
-        self.half.start_gathering(now, self.config.gather_limit);
+        self.half.start_gathering(now, &self.config);
         self.settle(now);
     }
 
@@ -194,7 +194,7 @@ impl Agent {
     /// have changed); ends with [`Event::Gathered`](crate::Event::Gathered). The old pairs go on until the new session
     /// has its own.
     pub fn restart(&mut self, now: Instant, interfaces: Option<Vec<IpAddr>>) {
-        self.half.restart(now, interfaces, self.config.gather_limit);
+        self.half.restart(now, interfaces, &self.config);
         self.settle(now);
     }
 

@@ -86,6 +86,9 @@ pub struct Config {
     pub rtcp: bool,
     /// `Gathered` comes after this time even if a server is still silent.
     pub gather_limit: Duration,
+    /// Wait up to the limit for every server, also for one that is far behind another that has answered: a probe wants to
+    /// know about each, a call wants to begin.
+    pub waits_for_all: bool,
     /// Ta that we ask for with `a=ice-pacing`; the larger of both sides counts.
     pub pacing: Duration,
     /// UDP ports to bind; `None` leaves the choice to the system.
@@ -102,6 +105,7 @@ impl Default for Config {
             policy: Policy::All,
             rtcp: true,
             gather_limit: Duration::from_millis(500),
+            waits_for_all: false,
             pacing: Duration::from_millis(5),
             port_range: None,
             dialect: Dialect::RFC8445,

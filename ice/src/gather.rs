@@ -12,13 +12,14 @@
 //! or is slow, the Binding follows. The first relayed address of a server and component wins, others are given back.
 //!
 //! `Gathered` comes when every server that is waited for has answered or failed for each component, or at the limit. What
-//! comes later is used, though not told to the peer.
+//! comes later is used, though not told to the peer. Where another server has answered the same question over the same
+//! transport, a silent one is waited for only a few times as long as that took: its relay would be a second of a kind.
 
 use std::time::{Duration, Instant};
 
 use crate::candidate::Component;
 use crate::checklist::is_link_local;
-use crate::config::{Server, ServerId, ServerTransport};
+use crate::config::{Config, Server, ServerId, ServerTransport};
 
 use crate::event::{Event, Input, ServerCause, SocketId};
 use crate::local::{Half, KEEPALIVE, SocketState};
@@ -38,6 +39,12 @@ const BINDING_DELAY: Duration = Duration::from_millis(50);
 /// Other interfaces get as long again as the first answer of every server took, but at least this.
 const GRACE_LEAST: Duration = Duration::from_millis(20);
 
+/// A server is late when another one took a quarter of the time to answer the same over the same transport …
+const LATE_FACTOR: u32 = 4;
+
+/// … but at least this: a busy machine or a queue on the line is not yet a dead server.
+const LATE_LEAST: Duration = Duration::from_millis(150);
+
 /// Attempts of one gathering: interfaces times servers times components stays far below.
 const ATTEMPTS_MAX: usize = 200;
 
@@ -46,8 +53,8 @@ const ATTEMPTS_MAX: usize = 200;
 pub(crate) struct Gathering {
     pub started: Instant,
     pub limit_at: Instant,
-    /// Set once every server has answered on one interface.
-    pub grace_until: Option<Instant>,
+    /// Late servers are waited for up to the limit.
+    pub waits_for_all: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +73,7 @@ pub(crate) enum AttemptState {
     Planned { at: Instant },
     Binding(Transaction),
     Relay(RelayId),
-    Succeeded,
+    Succeeded { at: Instant },
     Failed(ServerCause),
 }
 
@@ -99,8 +106,9 @@ impl Attempt {
 
 impl Half {
     /// Starts gathering, or gathers again what is missing (ICE restart).
-    pub(crate) fn start_gathering(&mut self, now: Instant, limit: Duration) {
-        self.gathering = Some(Gathering { started: now, limit_at: now + limit, grace_until: None });
+    pub(crate) fn start_gathering(&mut self, now: Instant, config: &Config) {
+        self.gathering =
+            Some(Gathering { started: now, limit_at: now + config.gather_limit, waits_for_all: config.waits_for_all });
         self.keepalive_at = Some(now + KEEPALIVE);
         self.attempts.clear();
         self.open_sockets();
@@ -217,9 +225,10 @@ impl Half {
     pub(crate) fn next_attempt_at(&self) -> Option<Instant> {
         let planned = self.attempts.iter().filter_map(|a| match a.state {
             AttemptState::Planned { at } => Some(at),
-            AttemptState::Binding(_) | AttemptState::Relay(_) | AttemptState::Succeeded | AttemptState::Failed(_) => {
-                None
-            }
+            AttemptState::Binding(_)
+            | AttemptState::Relay(_)
+            | AttemptState::Succeeded { .. }
+            | AttemptState::Failed(_) => None,
         });
         planned.min()
     }
@@ -266,7 +275,7 @@ impl Half {
             AttemptState::Binding(transaction) => Some(transaction.deadline()),
             AttemptState::Planned { .. }
             | AttemptState::Relay(_)
-            | AttemptState::Succeeded
+            | AttemptState::Succeeded { .. }
             | AttemptState::Failed(_) => None,
         });
         running.min()
@@ -282,7 +291,7 @@ impl Half {
         let server = attempt.server;
         match (message.class(), message.xor_mapped_address().or_else(|| message.mapped_address())) {
             (Class::Success, Some(mapped)) => {
-                attempt.state = AttemptState::Succeeded;
+                attempt.state = AttemptState::Succeeded { at: now };
                 self.add_reflexive(socket, server, mapped);
             }
             (Class::Error, _) => {
@@ -311,10 +320,10 @@ impl Half {
         {
             match attempt.state {
                 AttemptState::Relay(other) if other != id => surplus.push(other),
-                AttemptState::Relay(_) => attempt.state = AttemptState::Succeeded,
+                AttemptState::Relay(_) => attempt.state = AttemptState::Succeeded { at: now },
                 AttemptState::Planned { .. }
                 | AttemptState::Binding(_)
-                | AttemptState::Succeeded
+                | AttemptState::Succeeded { .. }
                 | AttemptState::Failed(_) => {}
             }
         }
@@ -373,31 +382,53 @@ impl Half {
         self.event(Event::Gathered { local, failures, took });
     }
 
-    fn may_end(&mut self, now: Instant, gathering: Gathering) -> bool {
-        if self.sockets.values().any(|s| s.is_wanted && matches!(s.state, SocketState::Opening { .. })) {
-            return false;
+    fn may_end(&self, now: Instant, gathering: Gathering) -> bool {
+        !self.is_opening()
+            && self.open_waited().all(|open| self.patience(gathering, open).is_some_and(|until| until <= now))
+    }
+
+    fn is_opening(&self) -> bool {
+        self.sockets.values().any(|s| s.is_wanted && matches!(s.state, SocketState::Opening { .. }))
+    }
+
+    /// Attempts without an answer that `Gathered` waits for.
+    fn open_waited(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|a| a.is_open() && self.servers.get(a.server.0).is_some_and(|s| s.wait))
+    }
+
+    /// Until when an open attempt is waited for because another one has shown how long an answer takes; `None`: up to the
+    /// limit.
+    fn patience(&self, gathering: Gathering, open: &Attempt) -> Option<Instant> {
+        let is_stream = |id: ServerId| self.servers.get(id.0).is_some_and(|s| s.transport != ServerTransport::Udp);
+        let answered = self.attempts.iter().filter(|a| a.component == open.component).filter_map(|a| match a.state {
+            AttemptState::Succeeded { at } => Some((a, at)),
+            AttemptState::Planned { .. }
+            | AttemptState::Binding(_)
+            | AttemptState::Relay(_)
+            | AttemptState::Failed(_) => None,
+        });
+        let (own, others): (Vec<_>, Vec<_>) = answered.partition(|(a, _)| a.server == open.server);
+        let took = |at: Instant| at.saturating_duration_since(gathering.started);
+        let on_other_interface = own.iter().filter(|(a, _)| a.is_relay() == open.is_relay());
+        if let Some(at) = on_other_interface.map(|(_, at)| *at).min() {
+            return Some(at + took(at).max(GRACE_LEAST));
         }
-        let waited = || self.attempts.iter().filter(|a| self.servers.get(a.server.0).is_some_and(|s| s.wait));
-        if !waited().any(Attempt::is_open) {
-            return true;
-        }
-        let is_answered = |open: &Attempt| {
-            let alike = |a: &&Attempt| {
-                a.server == open.server && a.component == open.component && a.is_relay() == open.is_relay()
-            };
-            waited().filter(alike).any(|a| matches!(a.state, AttemptState::Succeeded))
-        };
-        if !waited().filter(|a| a.is_open()).all(is_answered) {
-            return false;
-        }
-        let took = now.saturating_duration_since(gathering.started);
-        let until = gathering.grace_until.unwrap_or(now + took.max(GRACE_LEAST));
-        self.gathering = Some(Gathering { grace_until: Some(until), ..gathering });
-        now >= until
+        // An Allocate tells the reflexive address too.
+        let is_alike =
+            |a: &Attempt| is_stream(a.server) == is_stream(open.server) && (a.is_relay() || !open.is_relay());
+        let slowest = others.iter().filter(|(a, _)| is_alike(a)).map(|(_, at)| took(*at)).max()?;
+        let late = (slowest * LATE_FACTOR).max(LATE_LEAST);
+        (!gathering.waits_for_all).then(|| gathering.started + late)
     }
 
     pub(crate) fn next_gathering_at(&self) -> Option<Instant> {
-        self.gathering.map(|g| g.grace_until.map_or(g.limit_at, |grace| grace.min(g.limit_at)))
+        let gathering = self.gathering?;
+        if self.is_opening() {
+            return Some(gathering.limit_at);
+        }
+        let patience: Option<Vec<Instant>> = self.open_waited().map(|open| self.patience(gathering, open)).collect();
+        let all_late_at = patience.and_then(|until| until.into_iter().max());
+        Some(all_late_at.map_or(gathering.limit_at, |at| at.min(gathering.limit_at)))
     }
 
     /// Keeps the NAT mappings towards the servers while there is no path yet (RFC 8445 §5.1.1.4).
@@ -408,7 +439,7 @@ impl Half {
         self.keepalive_at = Some(now + KEEPALIVE);
         let mut targets: Vec<(SocketId, std::net::SocketAddr)> = Vec::new();
         // Allocations keep their own mapping alive.
-        let is_reflexive = |a: &&Attempt| !a.is_relay() && matches!(a.state, AttemptState::Succeeded);
+        let is_reflexive = |a: &&Attempt| !a.is_relay() && matches!(a.state, AttemptState::Succeeded { .. });
         for attempt in self.attempts.iter().filter(is_reflexive) {
             if let (Some(socket), Some(server)) = (attempt.goal_socket(), self.servers.get(attempt.server.0))
                 && !targets.contains(&(socket, server.addr))

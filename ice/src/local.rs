@@ -383,7 +383,7 @@ impl Half {
     }
 
     /// New credentials, and candidates of what is still there; the rest is gathered again (RFC 8445 §9).
-    pub(crate) fn restart(&mut self, now: Instant, interfaces: Option<Vec<IpAddr>>, limit: Duration) {
+    pub(crate) fn restart(&mut self, now: Instant, interfaces: Option<Vec<IpAddr>>, config: &Config) {
         self.credentials = Credentials::random(&mut self.rng);
         if let Some(interfaces) = interfaces {
             self.interfaces = usable_interfaces(&interfaces);
@@ -404,7 +404,7 @@ impl Half {
         for id in unfinished.collect::<Vec<_>>() {
             self.free_relay(now, id);
         }
-        self.start_gathering(now, limit);
+        self.start_gathering(now, config);
     }
 
     /// Releases everything but these bases.

@@ -21,7 +21,7 @@ impl Half {
             .values()
             .find(|r| r.server == server && r.relayed.is_some())
             .map(super::relay::Relay::transport);
-        let outcome = if of_server().any(|a| matches!(a.state, AttemptState::Succeeded)) {
+        let outcome = if of_server().any(|a| matches!(a.state, AttemptState::Succeeded { .. })) {
             ServerOutcome::Works(transport.unwrap_or(config.transport))
         } else if of_server().all(|a| !a.is_open()) {
             let Some(cause) = of_server().find_map(failure) else { return };
@@ -44,7 +44,7 @@ impl Half {
         let wants_relay = server.credentials.is_some();
         let is_useless = !wants_relay && (!self.policy.uses_direct() || server.transport != ServerTransport::Udp);
         let of_server = || self.attempts.iter().filter(|a| a.server == id && a.is_relay() == wants_relay);
-        if is_useless || of_server().any(|a| matches!(a.state, AttemptState::Succeeded)) {
+        if is_useless || of_server().any(|a| matches!(a.state, AttemptState::Succeeded { .. })) {
             return None;
         }
         if self.components.iter().all(|c| self.has_relay(id, *c)) && wants_relay && of_server().next().is_none() {
@@ -77,8 +77,9 @@ impl Half {
 fn failure(attempt: &Attempt) -> Option<ServerCause> {
     match &attempt.state {
         AttemptState::Failed(cause) => Some(cause.clone()),
-        AttemptState::Planned { .. } | AttemptState::Binding(_) | AttemptState::Relay(_) | AttemptState::Succeeded => {
-            None
-        }
+        AttemptState::Planned { .. }
+        | AttemptState::Binding(_)
+        | AttemptState::Relay(_)
+        | AttemptState::Succeeded { .. } => None,
     }
 }

@@ -25,7 +25,7 @@ fn class(pair: &Pair) -> Option<PathClass> {
 }
 
 #[test]
-fn a_mute_relay_costs_half_a_second_and_its_own_candidates_and_is_named() {
+fn a_mute_relay_costs_a_moment_and_its_own_candidates_and_is_named() {
     let setting = Setting::default();
     let mut sim = Sim::new(1);
     let (mute, alive) = (add_relay(&mut sim, "mute"), add_relay(&mut sim, "alive"));
@@ -34,7 +34,8 @@ fn a_mute_relay_costs_half_a_second_and_its_own_candidates_and_is_named() {
     servers.extend(sim.program::<RelayHost>(alive).ice_servers());
     let symmetric = behind([Behaviour::symmetric()]);
     let mut pair = Pair::join(sim, alive, &servers, [&symmetric, &symmetric]).unwrap();
-    assert!(pair.sim.elapsed() <= ms(510), "gathered after {:?}", pair.sim.elapsed());
+    // Four times the two round trips and the handshake that the living one took.
+    assert!(pair.sim.elapsed() <= ms(300), "gathered after {:?}", pair.sim.elapsed());
     let muted = servers[0].addr;
     for host in [pair.left, pair.right] {
         let failures = pair.agent(host).log.iter().find_map(|(_, event)| match event {
@@ -43,7 +44,7 @@ fn a_mute_relay_costs_half_a_second_and_its_own_candidates_and_is_named() {
         });
         let failures = failures.unwrap();
         let named = failures.iter().find(|failure| failure.addr == muted).unwrap();
-        assert_eq!(named.cause.to_string(), "no answer within 500 ms");
+        assert_eq!(named.cause.to_string(), "no answer within 240 ms");
         assert!(failures.iter().all(|failure| failure.addr.ip() == muted.ip()), "{failures:?}");
     }
     conclude(&mut pair, setting).unwrap();

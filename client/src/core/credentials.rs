@@ -260,6 +260,7 @@ impl Account {
             servers,
             rtcp: false,
             gather_limit: PROBE_LIMIT,
+            waits_for_all: true,
             ..ice::Config::default()
         };
         self.drop_probe(ports);

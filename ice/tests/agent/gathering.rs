@@ -1,9 +1,11 @@
 //! What is gathered, offered and given back.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ice::{
-    CandidateType, Component, Config, Event, NotReady, Policy, Role, ServerCause, ServerOutcome, ServerTransport,
+    CandidateType, Component, Config, Event, NotReady, Policy, Role, ServerCause, ServerFailure, ServerOutcome,
+    ServerTransport,
 };
 
 use crate::net::{self, Kind, Net, addr, config, ms, remote, stun, turn};
@@ -89,29 +91,55 @@ fn a_dead_interface_neither_costs_the_relay_nor_the_time() {
     assert_eq!(net.server.allocations(), 2);
 }
 
-#[test]
-fn a_mute_relay_costs_only_its_own_candidates_and_is_reported_with_its_cause() {
-    let mut net = Net::new();
-    let mut dead = turn(ServerTransport::Udp);
-    dead.addr = addr("203.0.113.99:3478");
-    let a = net.host("192.0.2.1", config(vec![dead.clone(), turn(ServerTransport::Udp)]), 1);
-    let offer = net.gather(a);
-    assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::Relayed]);
-    let gathered = net.events(a).find_map(|event| match event {
+/// What `Gathered` said of the servers that failed, and how long it took.
+fn gathered(net: &Net, host: usize) -> (Vec<ServerFailure>, Duration) {
+    let gathered = net.events(host).find_map(|event| match event {
         Event::Gathered { failures, took, .. } => Some((failures.clone(), *took)),
         _ => None,
     });
-    let (failures, took) = gathered.unwrap();
-    assert_eq!(took, ms(500));
-    assert_eq!(failures.len(), 1);
-    assert_eq!((failures[0].addr, &failures[0].cause), (dead.addr, &ServerCause::Silent(ms(500))));
+    gathered.unwrap()
+}
 
-    let mut net = Net::new();
-    let unwaited = ice::Server { wait: false, ..dead };
-    let a = net.host("192.0.2.1", config(vec![unwaited, turn(ServerTransport::Udp)]), 1);
+fn dead(transport: ServerTransport) -> ice::Server {
+    ice::Server { addr: addr("203.0.113.99:3478"), ..turn(transport) }
+}
+
+#[test]
+fn a_mute_relay_costs_only_its_own_candidates_and_is_reported_with_its_cause() {
+    use ServerTransport::{Tcp, Udp};
+    let unwaited = ice::Server { wait: false, ..dead(Udp) };
+    let cases = [
+        ("another one has answered over UDP", vec![dead(Udp), turn(Udp)], false, ms(150)),
+        ("and over TCP", vec![dead(Udp), turn(Tcp), turn(Udp)], false, ms(150)),
+        ("the other one speaks another transport", vec![dead(Udp), turn(Tcp)], false, ms(500)),
+        ("a probe wants to know about each", vec![dead(Udp), turn(Udp)], true, ms(500)),
+        ("it failed before", vec![unwaited, turn(Udp)], false, ms(0)),
+    ];
+    for (name, servers, waits_for_all, wait) in cases {
+        let mut net = Net::new();
+        let named = servers.iter().filter(|server| server.addr == dead(Udp).addr).count();
+        let a = net.host("192.0.2.1", Config { waits_for_all, ..config(servers) }, 1);
+        let offer = net.gather(a);
+        assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::Relayed], "case: {name}");
+        let (failures, took) = gathered(&net, a);
+        assert!((wait..wait + ms(100)).contains(&took), "case: {name}: {took:?}");
+        assert_eq!(failures.len(), named, "case: {name}");
+        for failure in failures {
+            assert_eq!((failure.addr, failure.cause), (dead(Udp).addr, ServerCause::Silent(took)), "case: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_far_relay_is_waited_for_as_long_as_the_near_one_lets_expect() {
+    let (mut net, far) = (Net::new(), dead(ServerTransport::Udp));
+    net.latency = ms(25);
+    let a = net.host("192.0.2.1", config(vec![far, turn(ServerTransport::Udp)]), 1);
     net.gather(a);
-    let took = net.events(a).find_map(|e| if let Event::Gathered { took, .. } = e { Some(*took) } else { None });
-    assert!(took.unwrap() < ms(100), "one that failed before is not waited for: {took:?}");
+    let (failures, took) = gathered(&net, a);
+    // An Allocate is two round trips of 50 ms: four times that, and what the pacing adds.
+    assert!((ms(400)..ms(480)).contains(&took), "{took:?}");
+    assert_eq!(failures.len(), 1);
 }
 
 #[test]
