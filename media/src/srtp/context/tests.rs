@@ -3,6 +3,8 @@ use crate::rtp::packet::Packet;
 use crate::srtp::sdes::{CryptoAttribute, KEY_AND_SALT_BYTES_MAX};
 use crate::testing::{epoch, ms};
 
+mod vectors;
+
 /// RFC 3711 §B.3: master key and salt of the key derivation vectors.
 fn rfc_key() -> MasterKey {
     let mut bytes = [0; KEY_AND_SALT_BYTES_MAX];
@@ -24,10 +26,7 @@ fn pair(key: &MasterKey) -> (Outbound, Inbound) {
     (Outbound::new(key.clone()).unwrap(), inbound)
 }
 
-/// The library keeps its derivation to itself, so the session keys of RFC 3711 §B.3 (cipher key
-/// C61E7A93744F39EE10734AFE3FF7A087, salt 30CBBC08863D8C85D49DB34A9AE1, authentication key
-/// CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4) are checked by what they produce. This is the packet that libsrtp's
-/// `srtp_validate` expects for this very key.
+/// The packet that libsrtp's `srtp_validate` expects for the master key of RFC 3711 §B.3.
 #[test]
 fn keys_derived_as_in_appendix_b_3_protect_libsrtps_reference_packet() {
     let plain = hex("800f1234decafbadcafebabeabababababababababababababababab");
