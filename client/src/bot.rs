@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Interval;
+
 use crate::api::{
     AccountConfig, AnswerOptions, AutoAnswer, CallChange, Command, Event, EventBody, MediaSource, Snapshot,
 };
@@ -15,6 +18,9 @@ use crate::cli::stop::Stop;
 use crate::driver::clock;
 use crate::engine::{Engine, Events};
 use crate::report::Report;
+
+/// How often a program that reads a bot's events is told what the bot holds.
+const HEALTH_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How a bot behaves.
 #[derive(Debug, Clone)]
@@ -67,7 +73,7 @@ pub async fn run(engine: Engine, plan: BotPlan, printer: Printer, mut stop: Stop
     let code = match ready {
         Ok(()) => {
             printer.line(&format!("answering as {}", plan.account.aor));
-            serve(&mut events, &plan, printer, &mut stop).await
+            serve(&engine, &mut events, &plan, printer, &mut stop).await
         }
         Err(not_ready) => {
             print::trouble(&not_ready.text);
@@ -85,13 +91,18 @@ pub async fn run(engine: Engine, plan: BotPlan, printer: Printer, mut stop: Stop
     }
 }
 
-async fn serve(events: &mut Events, plan: &BotPlan, printer: Printer, stop: &mut Stop) -> ExitCode {
+async fn serve(engine: &Engine, events: &mut Events, plan: &BotPlan, printer: Printer, stop: &mut Stop) -> ExitCode {
     // A day is "never" to a bot that was given no end.
     let end = clock::now() + plan.duration.unwrap_or(Duration::from_hours(24));
     let mut calls = Calls::default();
+    let mut health = HealthRound::new(printer.is_json());
     loop {
         let event = tokio::select! {
             event = events.next() => event,
+            () = health.due() => {
+                engine.command(Command::Health);
+                continue;
+            }
             () = stop.asked() => return ExitCode::Success,
             () = tokio::time::sleep_until(end.into()) => {
                 if plan.duration.is_some() {
@@ -105,6 +116,40 @@ async fn serve(events: &mut Events, plan: &BotPlan, printer: Printer, stop: &mut
         calls.follow(&event, printer);
         if plan.count.is_some_and(|count| calls.ended >= count) {
             return ExitCode::Success;
+        }
+    }
+}
+
+/// When the bot says what it holds: every minute to a program, and to everybody who asks with SIGUSR1.
+struct HealthRound {
+    signal: Option<Signal>,
+    every: Option<Interval>,
+}
+
+impl HealthRound {
+    /// Listens from now on. Must be called inside a runtime.
+    fn new(is_periodic: bool) -> Self {
+        let first = clock::now() + HEALTH_INTERVAL;
+        let every = is_periodic.then(|| tokio::time::interval_at(first.into(), HEALTH_INTERVAL));
+        Self { signal: signal(SignalKind::user_defined1()).ok(), every }
+    }
+
+    async fn due(&mut self) {
+        let asked = async {
+            match &mut self.signal {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let every = async {
+            match &mut self.every {
+                Some(every) => every.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = asked => {}
+            _ = every => {}
         }
     }
 }

@@ -192,6 +192,9 @@ fn of_engine(change: &EngineChange) -> Option<String> {
             let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             Some(format!("addresses of this machine: {}", list.join(", ")))
         }
+        EngineChange::Health { calls, sockets, streams, tasks } => {
+            Some(format!("{calls} calls, {sockets} sockets, {streams} streams, {tasks} tasks"))
+        }
         EngineChange::Stopped => Some("stopped".to_owned()),
     }
 }

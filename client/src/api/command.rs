@@ -76,6 +76,8 @@ pub enum Command {
     },
     /// Answered by [`EngineChange::Snapshot`](super::EngineChange::Snapshot).
     Snapshot,
+    /// Answered by [`EngineChange::Health`](super::EngineChange::Health).
+    Health,
     /// Hangs up, unregisters, frees relays; answered by [`EngineChange::Stopped`](super::EngineChange::Stopped)
     /// after at most 3 s.
     Shutdown,

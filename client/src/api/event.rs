@@ -57,6 +57,14 @@ pub enum EngineChange {
     InterfacesChanged {
         addresses: Vec<IpAddr>,
     },
+    /// What the engine holds of the operating system: what does not come back after calls is a leak.
+    Health {
+        calls: usize,
+        sockets: usize,
+        streams: usize,
+        /// Tasks of the program's runtime that are alive, ours and those of libraries.
+        tasks: usize,
+    },
     Stopped,
 }
 

@@ -140,7 +140,7 @@ impl Snapshot {
                 EngineChange::Snapshot { snapshot } => *self = (**snapshot).clone(),
                 EngineChange::Notice { text } => self.notices.push(text.clone()),
                 EngineChange::Refused { error, .. } => self.notices.push(error.to_string()),
-                EngineChange::InterfacesChanged { .. } | EngineChange::Stopped => {}
+                EngineChange::InterfacesChanged { .. } | EngineChange::Health { .. } | EngineChange::Stopped => {}
             },
         }
         let surplus = self.notices.len().saturating_sub(HISTORY_MAX);

@@ -144,7 +144,8 @@ pub struct CallArgs {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(
     group = ArgGroup::new("voice"),
-    after_help = "Examples:\n  icephone -c echo.toml bot\n  icephone bot --listen 192.0.2.7:5060 --tone 440 --record recordings/"
+    after_help = "Examples:\n  icephone -c echo.toml bot\n  icephone bot --listen 192.0.2.7:5060 --tone 440 --record recordings/\n\n\
+                  SIGUSR1 prints what the bot holds: calls, sockets, streams, tasks; with --json also every minute."
 )]
 pub struct BotArgs {
     /// Send back what is heard (this is the default)

@@ -36,6 +36,11 @@ impl Printer {
         Self { face: Face::Silent, start: clock::now() }
     }
 
+    /// Whether a program reads.
+    pub fn is_json(&self) -> bool {
+        self.face == Face::Json
+    }
+
     /// One event: a JSON object, or a line with the seconds since the start, if there is something to say.
     pub fn event(&self, event: &Event) {
         if self.face == Face::Silent {

@@ -72,7 +72,7 @@ impl Core {
             }
             Command::Shutdown => self.stop(now),
             // The driver has the devices, the engine the snapshot.
-            Command::UseDevices { .. } | Command::Snapshot => {}
+            Command::UseDevices { .. } | Command::Snapshot | Command::Health => {}
         }
         Ok(())
     }

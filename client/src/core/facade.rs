@@ -120,6 +120,11 @@ impl Core {
         })
     }
 
+    /// Calls that are not over.
+    pub fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
     /// Sockets and streams in use: what must be nothing after [`EngineChange::Stopped`].
     pub fn open_lines(&self) -> usize {
         self.ports.open()

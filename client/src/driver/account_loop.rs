@@ -257,6 +257,7 @@ impl AccountLoop {
         let now = clock::now();
         match &command {
             Command::Snapshot => return self.events.publish_snapshot(now),
+            Command::Health => return self.publish_health(),
             Command::UseDevices { input, output } => {
                 if let Some(text) = self.sound.use_devices(input.clone(), output.clone()) {
                     self.notice(text);
@@ -401,6 +402,16 @@ impl AccountLoop {
             Ok((_, task)) => self.listeners.push(task),
             Err(error) => self.notice(format!("cannot listen on TCP {local}: {error}")),
         }
+    }
+
+    fn publish_health(&mut self) {
+        let health = EngineChange::Health {
+            calls: self.core.calls(),
+            sockets: self.sockets.len(),
+            streams: self.streams.len(),
+            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        };
+        self.publish(EventBody::Engine(Box::new(health)));
     }
 
     fn notice(&mut self, text: String) {
