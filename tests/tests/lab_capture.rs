@@ -1,4 +1,4 @@
-//! One call over UDP and one over TCP signalling, through a masquerading NAT, as tshark sees them.
+//! Calls over UDP and over TCP signalling, from behind a masquerading NAT and to there, as tshark sees them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,23 +31,35 @@ fn the_network_of_the_captures_translates_addresses() {
     assert_eq!(sources, [["203.0.113.20"]], "{}", packets.listing());
 }
 
-/// One call from behind the NAT to a bot on the Internet, as seen at the caller.
+/// Which way the call between the phone behind the NAT and the one on the Internet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    FromHome,
+    ToHome,
+}
+
+/// One call, as seen at the phone behind the NAT.
 struct Seen {
+    way: Way,
     packets: Packets,
     _folder: tempfile::TempDir,
 }
 
-fn call_over(network: &Network, transport: &str) -> Result<Seen, String> {
+fn call_over(network: &Network, transport: &str, way: Way) -> Result<Seen, String> {
+    let (caller, callee) = match way {
+        Way::FromHome => (Host::Alice, Host::Dave),
+        Way::ToHome => (Host::Dave, Host::Alice),
+    };
     let lab = Lab::start(Some(&network.host(Host::Edge)), &["--address", EDGE])?;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let capture = Capture::start(&network.host(Host::Alice), "eth0", &folder.path().join("home.pcap"))?;
     let (alice, bob) = (text(&lab.account("alice")), text(&lab.account("bob")));
     let bot_arguments = ["bot", "--config", &bob, "--transport", transport, "--json"];
-    let mut bot = Process::start(Some(&network.host(Host::Dave)), &icephone(), &bot_arguments);
+    let mut bot = Process::start(Some(&network.host(callee)), &icephone(), &bot_arguments);
     bot.wait_line("relay credentials", Duration::from_secs(20), |line| line.contains("\"credentials-received\""))?;
     let to = lab.aor("bob")?;
     let call_arguments = ["call", &to, "--config", &alice, "--transport", transport, "--duration", "6s", "--json"];
-    let mut call = Process::start(Some(&network.host(Host::Alice)), &icephone(), &call_arguments);
+    let mut call = Process::start(Some(&network.host(caller)), &icephone(), &call_arguments);
     let status = call.wait_exit(Duration::from_secs(60))?;
     let packets = capture.stop()?;
     if !status.success() {
@@ -57,7 +69,7 @@ fn call_over(network: &Network, transport: &str) -> Result<Seen, String> {
             bot.output().join("\n")
         ));
     }
-    Ok(Seen { packets, _folder: folder })
+    Ok(Seen { way, packets, _folder: folder })
 }
 
 impl Seen {
@@ -99,30 +111,32 @@ impl Seen {
         self.check_media();
     }
 
+    /// The phone behind the NAT names a host, a reflexive and two relayed addresses; the other one has no NAT, so that its
+    /// reflexive address is its own.
     fn check_candidates(&self) {
-        let invite = self.sdp("sip.Method == \"INVITE\"");
-        let first = invite.first().expect("an INVITE with a session description");
-        for kind in ["typ host", "typ srflx", "typ relay"] {
-            assert!(first.contains(kind), "{kind} is not offered in {first}");
-        }
-        // The relay is reached over UDP and over TCP: each gives a candidate of its own per component.
-        let relayed = |text: &str| {
-            text.split(';')
-                .filter(|line| line.contains(" 1 UDP") || line.contains(" 1 udp"))
-                .filter(|line| line.contains("typ relay"))
-                .count()
+        let status = |status: u16| format!("sip.CSeq.method == \"INVITE\" and sip.Status-Code == {status}");
+        let (offers, answers) = (["sip.Method == \"INVITE\"".to_owned()], [status(183), status(200)]);
+        let (home, peer) = match self.way {
+            Way::FromHome => (&offers[..], &answers[..]),
+            Way::ToHome => (&answers[..], &offers[..]),
         };
-        assert!(relayed(first) >= 2, "two relayed candidates per component in {first}");
-        self.expect("an allocation over TCP", "tcp and stun.type.method == 0x0003 and stun.type.class == 0x10");
-        self.expect("an allocation over UDP", "udp and stun.type.method == 0x0003 and stun.type.class == 0x10");
-        for status in [183, 200] {
-            let answers = self.sdp(&format!("sip.CSeq.method == \"INVITE\" and sip.Status-Code == {status}"));
-            let answer = answers.first().unwrap_or_else(|| panic!("no description in the {status}"));
-            for kind in ["typ host", "typ relay"] {
-                assert!(answer.contains(kind), "{kind} is not in the {status}: {answer}");
+        for (messages, kinds) in
+            [(home, &["typ host", "typ srflx", "typ relay"][..]), (peer, &["typ host", "typ relay"][..])]
+        {
+            for message in messages {
+                let all = self.sdp(message);
+                let first = all.first().unwrap_or_else(|| panic!("no description in {message}"));
+                for kind in kinds {
+                    assert!(first.contains(kind), "{kind} is not in {message}: {first}");
+                }
+                // The relay is reached over UDP and over TCP: each gives a candidate of its own per component.
+                assert_eq!(relayed(first), 2, "relayed candidates for RTP in {message}: {first}");
             }
         }
-        assert!(invite.iter().any(|sdp| sdp.contains("remote-candidates")), "no re-INVITE names the pair: {invite:?}");
+        self.expect("an allocation over TCP", "tcp and stun.type.method == 0x0003 and stun.type.class == 0x10");
+        self.expect("an allocation over UDP", "udp and stun.type.method == 0x0003 and stun.type.class == 0x10");
+        let offers = self.sdp(&offers[0]);
+        assert!(offers.iter().any(|sdp| sdp.contains("remote-candidates")), "no re-INVITE names the pair: {offers:?}");
     }
 
     fn check_media(&self) {
@@ -144,20 +158,36 @@ impl Seen {
     }
 }
 
-fn capture_over(transport: &str, test: &str) {
+/// Relayed candidates of the first component among attribute lines joined by `;`.
+fn relayed(attributes: &str) -> usize {
+    let is_rtp = |line: &&str| line.to_ascii_lowercase().contains(" 1 udp");
+    attributes.split(';').filter(is_rtp).filter(|line| line.contains("typ relay")).count()
+}
+
+fn capture_over(transport: &str, way: Way, test: &str) {
     let network = match Network::build(Plan::default()) {
         Ok(network) => network,
         Err(reason) => return skip(test, &reason),
     };
-    call_over(&network, transport).unwrap_or_else(|error| panic!("{error}")).check();
+    call_over(&network, transport, way).unwrap_or_else(|error| panic!("{error}")).check();
 }
 
 #[test]
 fn a_call_through_a_nat_over_udp_is_on_the_wire_as_designed() {
-    capture_over("udp", "a_call_through_a_nat_over_udp_is_on_the_wire_as_designed");
+    capture_over("udp", Way::FromHome, "a_call_through_a_nat_over_udp_is_on_the_wire_as_designed");
 }
 
 #[test]
 fn a_call_through_a_nat_over_tcp_is_on_the_wire_as_designed() {
-    capture_over("tcp", "a_call_through_a_nat_over_tcp_is_on_the_wire_as_designed");
+    capture_over("tcp", Way::FromHome, "a_call_through_a_nat_over_tcp_is_on_the_wire_as_designed");
+}
+
+#[test]
+fn a_call_to_behind_a_nat_over_udp_is_on_the_wire_as_designed() {
+    capture_over("udp", Way::ToHome, "a_call_to_behind_a_nat_over_udp_is_on_the_wire_as_designed");
+}
+
+#[test]
+fn a_call_to_behind_a_nat_over_tcp_is_on_the_wire_as_designed() {
+    capture_over("tcp", Way::ToHome, "a_call_to_behind_a_nat_over_tcp_is_on_the_wire_as_designed");
 }
