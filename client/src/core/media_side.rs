@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ice::Path;
 
-use super::call::{Call, Cx};
+use super::call::{Call, Cx, Stage};
 use super::flow::{Flow, SessionSetup};
 use super::negotiate::Agreed;
 use super::views;
@@ -45,7 +45,10 @@ impl Call {
         // Whoever forges an INVITE must not turn our voice against the address in its description. A check answered
         // proves that somebody wants it there (RFC 8445 §19.5.1); without ICE the ACK does.
         let wanted = self.direction == Direction::Outgoing || agreed.ice.is_some() || self.acknowledged;
-        let sends = self.has_path && wanted && agreed.direction.sends() && self.is_alive();
+        // Checks may find a path before our 183 has left: until then nobody has the key of what we send (RFC 4568 §7.1).
+        let is_before_answer = matches!(self.stage, Stage::Waiting | Stage::Gathering);
+        let has_key = self.direction == Direction::Outgoing || !is_before_answer;
+        let sends = self.has_path && wanted && has_key && agreed.direction.sends() && self.is_alive();
         let source = views::source(&self.source);
         let same_source = source == self.early_source;
         let Some(session) = self.flow.as_mut().and_then(Flow::session_mut) else { return };
