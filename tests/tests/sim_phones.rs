@@ -5,7 +5,6 @@ use std::time::Duration;
 use client::api::TransportChoice;
 use tests::sim::clock::{ms, secs};
 use tests::sim::nat::Behaviour;
-use tests::sim::oracle::{PathClass, Side, best_path};
 use tests::sim::pair::{Call, is_first_media};
 use tests::sim::world::{Place, behind, public};
 
@@ -37,19 +36,6 @@ fn the_same_seed_gives_the_same_bytes_in_a_whole_call() {
     let hash = |seed| whole_call(seed, [&home, &home], TransportChoice::Tls).unwrap().1;
     assert_eq!(hash(7), hash(7));
     assert_ne!(hash(7), hash(8));
-}
-
-#[test]
-fn phones_take_the_path_that_the_oracle_names() {
-    let sides = Side::all();
-    for (left, right) in [(0, 8), (2, 2), (2, 8), (8, 8), (3, 4), (9, 0), (1, 9), (9, 9)] {
-        let (left, right) = (sides[left], sides[right]);
-        let places = [left, right].map(tests::sim::cell::place);
-        let (path, _) = whole_call(3, [&places[0], &places[1]], TransportChoice::Tls)
-            .unwrap_or_else(|error| panic!("{left} and {right}: {error}"));
-        let relayed = matches!(best_path(left, right), PathClass::RelayUdp | PathClass::RelayTcp);
-        assert_eq!(path.contains("relay"), relayed, "{left} and {right} go by {path}");
-    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tests::sim::nat::Behaviour;
 use tests::sim::pair::Call;
 use tests::sim::tone::{count, counting, follows};
 use tests::sim::town::{CALL, Town, account, first_call, is_promoted, is_talking};
-use tests::sim::world::behind;
+use tests::sim::world::{Place, behind, public};
 
 /// Round trips are so long that the settle time is its longest, 1 s: both sides talk before the path moves.
 const LATENCY_MS: u64 = 90;
@@ -24,13 +24,13 @@ fn counts_aloud(user: &str) -> AccountConfig {
 }
 
 /// A call whose direct path opens only when a relayed one is in use, in time for the promotion.
-fn switched(seed: u64) -> Result<Call, String> {
-    let place = behind([Behaviour::home()]).link(Link::with_latency(ms(LATENCY_MS)));
+fn switched(seed: u64, place: &Place) -> Result<Call, String> {
+    let place = place.clone().link(Link::with_latency(ms(LATENCY_MS)));
     let mut town = Town::new(seed);
     let (alice, bob) = (town.phone("alice", &place), town.phone("bob", &place));
     town.register(alice, counts_aloud("alice"))?;
     town.register(bob, counts_aloud("bob"))?;
-    let (at_alice, at_bob) = (town.sim.nat(alice).external(), town.sim.nat(bob).external());
+    let (at_alice, at_bob) = (town.sim.outer_address(alice), town.sim.outer_address(bob));
     town.sim.firewall(alice).black_holes.insert(at_bob);
     town.sim.firewall(bob).black_holes.insert(at_alice);
     town.dial(alice, "bob");
@@ -60,14 +60,15 @@ fn paths(call: &Call, phone: HostId) -> Vec<String> {
     changes.collect()
 }
 
-#[test]
-fn twenty_promotions_from_the_relay_to_the_direct_path_neither_lose_nor_repeat_a_piece_of_sound() {
+/// Twenty calls switch from a relayed path to `direct`, and each piece of sound is heard once.
+fn switches_are_not_heard(place: &Place, direct: &str) {
     for seed in 0..20 {
-        let call = switched(seed).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
+        let call = switched(seed, place).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
         for (name, phone) in [("alice", call.alice), ("bob", call.bob)] {
             let paths = paths(&call, phone);
             assert!(paths.first().is_some_and(|path| path.contains("relay")), "seed {seed}, {name}: {paths:?}");
-            assert!(paths.last().is_some_and(|path| !path.contains("relay")), "seed {seed}, {name}: {paths:?}");
+            let last = paths.last().map(|path| path.replace("prflx", "srflx"));
+            assert_eq!(last.as_deref(), Some(direct), "seed {seed}, {name}: {paths:?}");
             let numbers = count(call.heard(phone));
             // What comes before the other side's microphone is open is not counted aloud.
             let begun = numbers.windows(13).position(|run| run.windows(2).all(|pair| follows(pair[0], pair[1])));
@@ -78,4 +79,14 @@ fn twenty_promotions_from_the_relay_to_the_direct_path_neither_lose_nor_repeat_a
             assert!(counted.len() > 150, "seed {seed}, {name}: only {} pieces", counted.len());
         }
     }
+}
+
+#[test]
+fn twenty_promotions_from_the_relay_through_two_nats_neither_lose_nor_repeat_a_piece_of_sound() {
+    switches_are_not_heard(&behind([Behaviour::home()]), "srflx-srflx");
+}
+
+#[test]
+fn twenty_promotions_from_the_relay_to_host_and_host_neither_lose_nor_repeat_a_piece_of_sound() {
+    switches_are_not_heard(&public(), "host-host");
 }

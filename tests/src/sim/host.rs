@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use super::firewall::Firewall;
 use super::link::Line;
 use super::tcp::Streams;
 use super::world::RealmId;
@@ -75,6 +76,8 @@ pub(super) struct Host {
     pub addresses: Vec<IpAddr>,
     pub up: Line,
     pub down: Line,
+    /// Its own; a host behind an edge has the edge's besides.
+    pub firewall: Firewall,
     /// Address to the program's id, and back.
     pub bound: BTreeMap<SocketAddr, u64>,
     pub sockets: BTreeMap<u64, SocketAddr>,
@@ -94,6 +97,7 @@ impl Host {
             addresses: vec![address],
             up,
             down,
+            firewall: Firewall::default(),
             bound: BTreeMap::new(),
             sockets: BTreeMap::new(),
             streams: Streams::default(),

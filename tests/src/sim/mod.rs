@@ -22,6 +22,7 @@ pub mod oracle;
 pub mod packet;
 pub mod pair;
 pub mod phone;
+pub mod phone_cell;
 pub mod queue;
 pub mod tcp;
 pub mod tone;

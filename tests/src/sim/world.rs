@@ -149,7 +149,11 @@ impl Sim {
     /// Adds a host; its program is made of its address.
     pub fn host<P: Program>(&mut self, name: &str, place: &Place, make: impl FnOnce(IpAddr) -> P) -> HostId {
         let realm = self.realm_behind(place);
-        self.join(name, realm, place.link, make)
+        let host = self.join(name, realm, place.link, make);
+        if place.nats.is_empty() {
+            self.hosts[host.0].firewall = place.firewall.clone();
+        }
+        host
     }
 
     /// Adds a host to the network that `neighbour` is in.
@@ -170,8 +174,6 @@ impl Sim {
 
     fn realm_behind(&mut self, place: &Place) -> RealmId {
         let mut realm = INTERNET;
-        let blocks = place.firewall != Firewall::default();
-        assert!(!blocks || !place.nats.is_empty(), "a firewall needs an edge to be on");
         for (index, behaviour) in place.nats.iter().enumerate().rev() {
             let external = self.free_address(realm);
             let nat = Nat::new(*behaviour, external, self.fork_rng());
@@ -219,8 +221,18 @@ impl Sim {
         &mut self.gateway(host).nat
     }
 
+    /// The firewall between a host and the Internet: on its edge, or its own where it has none.
     pub fn firewall(&mut self, host: HostId) -> &mut Firewall {
-        &mut self.gateway(host).firewall
+        match self.realms[self.hosts[host.0].realm.0].gateway {
+            Some(edge) => &mut self.edges[edge.0].firewall,
+            None => &mut self.hosts[host.0].firewall,
+        }
+    }
+
+    /// The address under which the next realm outwards knows a host.
+    pub fn outer_address(&self, host: HostId) -> IpAddr {
+        let gateway = self.realms[self.hosts[host.0].realm.0].gateway;
+        gateway.map_or(self.address(host), |edge| self.edges[edge.0].nat.external())
     }
 
     fn gateway(&mut self, host: HostId) -> &mut Edge {
@@ -320,6 +332,10 @@ impl Sim {
             self.queue.push(now, Happening::Deliver(host, packet));
             return;
         }
+        if !self.hosts[host.0].firewall.allows_out(&packet) {
+            self.trace.packet(now, "blocked by the firewall", &packet);
+            return;
+        }
         let arrivals = self.hosts[host.0].up.carry(now, &packet);
         if arrivals.is_empty() {
             self.trace.packet(now, "lost on the way up", &packet);
@@ -341,6 +357,10 @@ impl Sim {
     }
 
     fn descend(&mut self, host: HostId, packet: Packet) {
+        if !self.hosts[host.0].firewall.allows_in(&packet) {
+            self.trace.packet(self.now, "blocked by the firewall", &packet);
+            return;
+        }
         let arrivals = self.hosts[host.0].down.carry(self.now, &packet);
         if arrivals.is_empty() {
             self.trace.packet(self.now, "lost on the way down", &packet);
