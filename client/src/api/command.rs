@@ -118,6 +118,8 @@ pub struct AccountConfig {
     pub auto_answer: Option<AutoAnswer>,
     /// Calls at once before 486 is answered.
     pub calls_max: u32,
+    /// A peer in an answered call may transfer it (RFC 3515): the target is called at once. Off: 603.
+    pub transfers: bool,
     /// Ringing longer ends an outgoing call with [`EndReason::NoAnswer`](super::EndReason::NoAnswer).
     pub ring_timeout_ms: u64,
     /// Local media port range, inclusive; `None` lets the system choose.
@@ -146,6 +148,7 @@ impl Default for AccountConfig {
             source: MediaSource::Microphone,
             auto_answer: None,
             calls_max: 8,
+            transfers: true,
             ring_timeout_ms: 60_000,
             port_range: None,
         }

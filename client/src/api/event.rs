@@ -226,9 +226,16 @@ pub enum CallChange {
         by_us: bool,
         by_peer: bool,
     },
-    TransferRequested {
+    /// The INVITE was answered 3xx and goes to another address now.
+    Redirected {
         to: String,
     },
+    /// The peer asks for a call to somebody else; `call` is that call, `None`: refused.
+    TransferRequested {
+        to: String,
+        call: Option<CallId>,
+    },
+    /// How the transfer goes that we asked for.
     TransferProgress {
         status: u16,
         phrase: String,

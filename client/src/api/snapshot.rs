@@ -326,7 +326,8 @@ impl CallSnapshot {
             }
             CallChange::Muted { muted } => self.muted = *muted,
             CallChange::Hold { by_us, by_peer } => (self.held_by_us, self.held_by_peer) = (*by_us, *by_peer),
-            CallChange::TransferRequested { to } => self.warn(format!("asked to transfer to {to}")),
+            CallChange::Redirected { to } => self.warn(format!("sent on to {to}")),
+            CallChange::TransferRequested { to, .. } => self.warn(format!("asked to transfer to {to}")),
             CallChange::TransferProgress { status, phrase } => self.warn(format!("transfer: {status} {phrase}")),
             CallChange::Warned { warning } => self.warn(warning.to_string()),
             CallChange::Ended { reason, stats, report, .. } => {

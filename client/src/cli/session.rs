@@ -152,10 +152,14 @@ pub async fn drain(events: &mut Events, printer: Printer) {
 }
 
 /// Where the call stands, as far as the command cares.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one call")]
 struct Progress {
     snapshot: Snapshot,
+    /// The call that counts: the one that was dialled, or what it was transferred to.
+    call: CallId,
+    /// Where the peer transfers it to.
+    successor: Option<CallId>,
     path: bool,
     sent: bool,
     received: bool,
@@ -170,7 +174,7 @@ async fn call(engine: &Engine, events: &mut Events, plan: CallPlan, printer: Pri
     let dial =
         Command::Dial { call: CALL, account: ACCOUNT, to: plan.uri.clone(), options: Box::new(plan.options.clone()) };
     engine.command(dial);
-    let mut progress = Progress { snapshot: engine.snapshot(), ..Progress::default() };
+    let mut progress = Progress::new(engine.snapshot());
     loop {
         let wake_at = [progress.hang_up_at, progress.give_up_at].into_iter().flatten().min();
         let wake_at = wake_at.unwrap_or_else(|| clock::now() + Duration::from_hours(1));
@@ -200,12 +204,36 @@ async fn call(engine: &Engine, events: &mut Events, plan: CallPlan, printer: Pri
 }
 
 impl Progress {
+    fn new(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot,
+            call: CALL,
+            successor: None,
+            path: false,
+            sent: false,
+            received: false,
+            talking: false,
+            dtmf_sent: false,
+            hang_up_at: None,
+            give_up_at: None,
+            interrupted: false,
+        }
+    }
+
     fn hang_up(&mut self, engine: &Engine) {
         self.hang_up_at = None;
         if self.give_up_at.is_none() {
             self.give_up_at = Some(clock::now() + HANGUP_LIMIT);
-            engine.command(Command::Hangup { call: CALL });
+            for call in [self.successor, Some(self.call)].into_iter().flatten().filter(|call| self.is_alive(*call)) {
+                engine.command(Command::Hangup { call });
+            }
         }
+    }
+
+    /// Else its end is on its way already.
+    fn is_alive(&self, call: CallId) -> bool {
+        let state = self.snapshot.calls.get(&call).map(|call| call.state);
+        state.is_none_or(|state| !matches!(state, CallState::Ending | CallState::Ended))
     }
 
     fn never_had_a_path(&self) -> bool {
@@ -214,10 +242,16 @@ impl Progress {
 
     /// Takes one event; the exit code once the call is over.
     fn follow(&mut self, engine: &Engine, plan: &CallPlan, event: &Arc<Event>, printer: Printer) -> Option<ExitCode> {
-        let known = self.snapshot.calls.get(&CALL).cloned();
+        let known = self.snapshot.calls.get(&self.call).cloned();
         self.snapshot.apply(event);
         match &event.body {
-            EventBody::Call { call: CALL, change } => self.follow_call(engine, plan, change, known, printer),
+            EventBody::Call { call, change } if *call == self.call => {
+                self.follow_call(engine, plan, change, known, printer)
+            }
+            EventBody::Call { call, change } if Some(*call) == self.successor => {
+                self.follow_successor(change);
+                None
+            }
             EventBody::Engine(change) => match &**change {
                 EngineChange::Refused { error, .. } => {
                     print::trouble(&error.to_string());
@@ -250,10 +284,16 @@ impl Progress {
                 self.talking = true;
                 self.hang_up_at = plan.duration.map(|duration| clock::now() + duration);
             }
+            CallChange::TransferRequested { call: Some(call), .. } => self.successor = Some(*call),
             CallChange::SourceEnded if plan.duration.is_none() => self.hang_up_at = Some(clock::now() + TAIL),
             CallChange::Ended { reason, stats, report, .. } => {
                 if let Some(call) = known {
                     printer.report(&Report::new(&call, reason, stats, report));
+                }
+                if let Some(call) = self.successor.take() {
+                    // What counts from now on is what is heard and said there.
+                    (self.call, self.sent, self.received) = (call, false, false);
+                    return None;
                 }
                 let sent = self.sent || stats.sent_packets > 0;
                 let received = self.received || stats.received_packets > 0;
@@ -275,6 +315,15 @@ impl Progress {
             }
         }
         None
+    }
+
+    /// The call that the peer asked for, as long as the first one lives.
+    fn follow_successor(&mut self, change: &CallChange) {
+        match change {
+            CallChange::NoIce { .. } | CallChange::PathChanged { .. } => self.path = true,
+            CallChange::Ended { .. } => self.successor = None,
+            _ => {}
+        }
     }
 }
 

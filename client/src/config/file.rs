@@ -108,6 +108,7 @@ struct Account {
     srtp: Option<SrtpMode>,
     mras: Option<bool>,
     calls_max: Option<u32>,
+    transfers: Option<bool>,
     #[serde(default)]
     tls: Tls,
 }
@@ -206,6 +207,7 @@ impl Source<'_> {
             srtp: account.srtp.unwrap_or(defaults.srtp),
             mras: account.mras.unwrap_or(true),
             calls_max: account.calls_max.unwrap_or(defaults.calls_max),
+            transfers: account.transfers.unwrap_or(defaults.transfers),
             servers: defaults.servers,
             source: defaults.source,
             auto_answer: None,

@@ -86,5 +86,8 @@ pub const TEMPLATE: &str = r#"# icephone: $XDG_CONFIG_HOME/icephone/config.toml
 # More calls than this at once are answered with "busy".
 #calls-max = 8
 
+# A peer in an answered call may transfer it: its target is called at once. false refuses.
+#transfers = true
+
 # An account may have its own dns, path, srtp and tls.ca.
 "#;

@@ -53,6 +53,8 @@ pub(crate) enum News {
     Ready,
     /// The account cannot be used; the sentence says why.
     Unusable(String),
+    /// A call that was asked for in the call `asked_in` is answered, or has failed.
+    TransferOver { asked_in: CallId, answered: bool },
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! ```text
 //!   dial.rs       Created ─ hop ─ gather ─ INVITE ─ 18x, 183 ─ 200          incoming.rs   INVITE ─ 180 ─ gather ─ 183 ─ answer ─ 200
 //!   reoffer.rs    re-INVITE and UPDATE, both ways: hold, codec, keys, ICE restart
+//!   transfer.rs   REFER, both ways
 //!   announce.rs   the re-INVITE after promotion, and answering one
 //!   media_side.rs what may flow when, what media and ICE report       call.rs   what they share: state, timers, the end
 //! ```
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use ice::{LocalDescription, Path, PeerId};
 use media::srtp::sdes::MasterKey;
 use sip::Uri;
-use sip::event::{DialogId, Hop, LegId};
+use sip::event::{DialogId, Hop, LegId, RequestId};
 
 use super::account::Account;
 use super::description::{Description, Direction as MediaWay, Origin};
@@ -23,6 +24,7 @@ use super::media_side::STATS_EVERY;
 use super::negotiate::Agreed;
 use super::ports::Ports;
 use super::reoffer::Pending;
+use super::transfer::{self, Referred};
 use super::{phase, views};
 use crate::api::{
     AccountId, CallChange, CallId, CallState, CallStats, Direction, EndReason, IceReport, MediaSource, PathPolicy,
@@ -95,12 +97,15 @@ pub(crate) struct Timers {
     pub(crate) repair: Option<Instant>,
     /// When an offer that came at a bad moment is tried again.
     pub(crate) offer: Option<Instant>,
+    /// After a transfer the other side should have said BYE by then.
+    pub(crate) transferred: Option<Instant>,
     pub(crate) end: Option<Instant>,
 }
 
 impl Timers {
     fn earliest(&self) -> Option<Instant> {
-        [self.ring, self.answer, self.relays, self.stats, self.repair, self.offer, self.end].into_iter().flatten().min()
+        let ways_out = [self.ring, self.repair, self.transferred, self.end];
+        [self.answer, self.relays, self.stats, self.offer].into_iter().chain(ways_out).flatten().min()
     }
 }
 
@@ -168,7 +173,16 @@ pub(crate) struct Call {
     pub(crate) signalling_done: bool,
     /// After a 488 to an offer of optional SRTP: the next offer has none.
     pub(crate) srtp_given_up: bool,
-    /// Told to a REFER that made this call.
+    /// Where it has been sent on to (RFC 3261 §8.1.3.4): nobody is asked twice.
+    pub(crate) redirects: Vec<Uri>,
+    /// Who asked for this call by REFER.
+    pub(crate) referred: Option<Referred>,
+    /// Further header fields of its INVITE.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The call that its peer asked for instead.
+    pub(crate) successor: Option<CallId>,
+    /// Our own REFER, until it is answered.
+    pub(crate) refer: Option<RequestId>,
     pub(crate) over: bool,
 }
 
@@ -241,6 +255,11 @@ impl Call {
             last_report: (CallStats::default(), IceReport::default()),
             signalling_done: false,
             srtp_given_up: false,
+            redirects: Vec::new(),
+            referred: None,
+            headers: Vec::new(),
+            successor: None,
+            refer: None,
             over: false,
         }
     }
@@ -316,6 +335,9 @@ impl Call {
             let report = Box::new(self.ice_report());
             self.end(cx, EndReason::PathLost { report });
         }
+        if due(&mut self.timers.transferred) {
+            self.end(cx, EndReason::LocalHangup);
+        }
         if due(&mut self.timers.stats) {
             let stats = Box::new(self.stats(now));
             self.tell(cx, CallChange::Stats { stats });
@@ -377,6 +399,7 @@ impl Call {
         self.stage = Stage::Ending;
         self.enter(cx, CallState::Ending);
         self.last_report = (self.stats(cx.now), self.ice_report());
+        self.tell_referrer(cx, transfer::status_of(&reason));
         self.end_reason = Some(reason);
         self.timers = Timers { end: Some(cx.now + END_PATIENCE), ..Timers::default() };
         cx.account.cancel_race(self.id, cx.ports);

@@ -77,12 +77,17 @@ impl Core {
         Ok(())
     }
 
-    fn known(&self, account: AccountId) -> Result<&Account, CommandError> {
+    pub(super) fn known(&self, account: AccountId) -> Result<&Account, CommandError> {
         self.accounts.get(&account).ok_or(CommandError::UnknownAccount)
     }
 
     /// The call, if it is in a state that fits; else `needed` says what it would have to be.
-    fn expect(&self, id: CallId, needed: &str, fits: impl FnOnce(&Call) -> bool) -> Result<&Call, CommandError> {
+    pub(super) fn expect(
+        &self,
+        id: CallId,
+        needed: &str,
+        fits: impl FnOnce(&Call) -> bool,
+    ) -> Result<&Call, CommandError> {
         let call = self.calls.get(&id).ok_or(CommandError::UnknownCall { call: id })?;
         if fits(call) {
             return Ok(call);
@@ -138,15 +143,6 @@ impl Core {
         Ok(())
     }
 
-    fn transfer(&mut self, now: Instant, id: CallId, to: &str) -> Result<(), CommandError> {
-        let call = self.expect(id, "it must be answered first", Call::is_confirmed)?;
-        let of = self.known(call.account)?;
-        let bad = |problem| CommandError::BadTarget { target: to.to_owned(), problem };
-        let target = parse_target(to, of).map_err(bad)?;
-        self.with_call(now, id, |call, cx| call.transfer(cx, &target));
-        Ok(())
-    }
-
     fn send_dtmf(&mut self, now: Instant, id: CallId, digits: &str) -> Result<(), CommandError> {
         let call = self.expect(id, "digits need media that flows", |call| {
             call.is_alive() && matches!(call.state, CallState::Talking | CallState::EarlyMedia | CallState::Held)
@@ -186,13 +182,5 @@ impl Call {
     fn restart_ice(&mut self, cx: &mut super::call::Cx<'_>) {
         self.restart_due = true;
         self.next_offer(cx);
-    }
-
-    /// Blind transfer (RFC 3515 §2.4): the peer is asked to call `target`; its NOTIFYs tell how that goes.
-    fn transfer(&mut self, cx: &mut super::call::Cx<'_>, target: &sip::Uri) {
-        let Some(dialog) = self.dialog else { return };
-        if let Err(error) = cx.account.endpoint.refer(cx.now, dialog, &target.to_string()) {
-            self.warn(cx, format!("the transfer could not be asked for: {error}"));
-        }
     }
 }

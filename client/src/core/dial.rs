@@ -12,17 +12,41 @@ use super::description::{Description, IceAttributes};
 use super::flow::Flow;
 use super::negotiate::{self, Agreed, OfferOptions, Transport};
 use super::ports::AgentOwner;
+use super::transfer::Referred;
 use super::views;
 use crate::api::{CallChange, CallId, CallState, DialOptions, Direction, EndReason, PathPolicy, SrtpMode, Warning};
 
 /// Early dialogs of one INVITE that are followed; a ring group has a dozen phones at most.
 const FORKS_MAX: usize = 16;
+/// 3xx that are followed one after another; RFC 3261 §8.1.3.4 leaves the number open, and a loop must end.
+const REDIRECTS_MAX: usize = 5;
 /// How long a call waits for relay credentials that are being fetched.
 pub(crate) const RELAYS_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Call {
     /// Starts an outgoing call.
     pub(crate) fn dial(cx: &mut Cx<'_>, id: CallId, target: Uri, options: &DialOptions, seeds: CallSeeds) -> Self {
+        let mut call = Self::outgoing(cx, id, target, options, seeds);
+        call.route(cx, options.transport.map(super::account::wire_transport));
+        call
+    }
+
+    /// Starts a call that the peer of another one asked for (RFC 3515 §2.4.4).
+    pub(crate) fn dial_referred(
+        cx: &mut Cx<'_>,
+        id: CallId,
+        target: Uri,
+        options: &DialOptions,
+        seeds: CallSeeds,
+        (referred, headers): (Referred, Vec<(String, String)>),
+    ) -> Self {
+        let mut call = Self::outgoing(cx, id, target, options, seeds);
+        (call.referred, call.headers) = (Some(referred), headers);
+        call.route(cx, None);
+        call
+    }
+
+    fn outgoing(cx: &mut Cx<'_>, id: CallId, target: Uri, options: &DialOptions, seeds: CallSeeds) -> Self {
         // A password in a URI is for the wire alone (RFC 3261 §19.1.1 discourages it altogether).
         let peer = Uri { password: None, ..target.clone() }.to_string();
         let mut call = Self::new(cx.now, id, Direction::Outgoing, peer.clone(), cx.account, seeds);
@@ -38,7 +62,6 @@ impl Call {
         call.from_address = options.from_address;
         call.tell(cx, CallChange::Created { account: call.account, direction: Direction::Outgoing, peer });
         call.tell(cx, CallChange::State { state: CallState::Gathering });
-        call.route(cx, options.transport.map(super::account::wire_transport));
         call
     }
 
@@ -181,7 +204,8 @@ impl Call {
         let offer = negotiate::make_offer(&options, transport);
         let sdp = self.origin.write(&offer);
         let bytes = sdp.len();
-        match cx.account.endpoint.invite(cx.now, Invite { target, hop, sdp: Some(sdp), headers: Vec::new() }) {
+        match cx.account.endpoint.invite(cx.now, Invite { target, hop, sdp: Some(sdp), headers: self.headers.clone() })
+        {
             Ok(leg) => {
                 self.leg = Some(leg);
                 self.stage = Stage::Offered;
@@ -215,6 +239,7 @@ impl Call {
         {
             self.warn(cx, format!("the {status} cannot be used: {error}"));
         }
+        self.tell_referrer(cx, status);
         if status == 180 || (status == 183 && self.state == CallState::Inviting) {
             self.enter(cx, CallState::Ringing);
         }
@@ -306,6 +331,7 @@ impl Call {
         }
         self.enter(cx, CallState::Talking);
         self.apply_media(cx);
+        self.tell_referrer(cx, 200);
         self.next_offer(cx);
     }
 
@@ -366,9 +392,61 @@ impl Call {
             self.srtp_given_up = true;
             return self.send_invite(cx);
         }
+        if (300..400).contains(&failed.status)
+            && let Some(target) = self.next_target(&failed.redirect)
+        {
+            return self.redirected(cx, target);
+        }
+        if matches!(failed.status, 408 | 503) && (failed.local || failed.status == 503) && self.try_next_server(cx) {
+            return;
+        }
         self.signalling_done = true;
         let reason = self.why(failed);
         self.tear_down(cx, reason);
+    }
+
+    /// The first Contact of a 3xx that has not been called yet (RFC 3261 §8.1.3.4).
+    fn next_target(&self, contacts: &[String]) -> Option<Uri> {
+        if self.redirects.len() >= REDIRECTS_MAX {
+            return None;
+        }
+        // A sips: URI asks for TLS all the way (RFC 3261 §8.1.3.4); a 3xx does not take that back.
+        let secure = self.target.as_ref().is_some_and(|target| target.scheme == sip::Scheme::Sips);
+        let called = |uri: &Uri| self.target.as_ref() == Some(uri) || self.redirects.contains(uri);
+        let uris = contacts.iter().filter_map(|contact| contact.parse::<Uri>().ok());
+        uris.filter(|uri| uri.is_sip() && !uri.host.is_empty() && (!secure || uri.scheme == sip::Scheme::Sips))
+            .find(|uri| !called(uri))
+    }
+
+    /// The INVITE goes to somebody else; what the first one had begun is forgotten.
+    fn redirected(&mut self, cx: &mut Cx<'_>, target: Uri) {
+        self.tell(cx, CallChange::Redirected { to: Uri { password: None, ..target.clone() }.to_string() });
+        self.redirects.extend(self.target.replace(target));
+        self.forget_forks(cx);
+        self.stage = Stage::Waiting;
+        self.hop = None;
+        self.route(cx, None);
+    }
+
+    /// RFC 3263 §4.3: a server that is silent, or says 503, is followed by the next one that its name has.
+    fn try_next_server(&mut self, cx: &mut Cx<'_>) -> bool {
+        if !cx.account.next_way(cx.now, self.id, cx.ports) {
+            return false;
+        }
+        self.forget_forks(cx);
+        self.stage = Stage::Waiting;
+        self.hop = None;
+        true
+    }
+
+    /// Early dialogs of an INVITE that has failed.
+    fn forget_forks(&mut self, cx: &mut Cx<'_>) {
+        for fork in std::mem::take(&mut self.forks).into_values() {
+            if let (Some(peer), Some(flow)) = (fork.peer, &mut self.flow) {
+                flow.agent_mut().remove_remote(cx.now, peer);
+            }
+        }
+        self.has_path = false;
     }
 
     fn why(&self, failed: &CallFailed) -> EndReason {

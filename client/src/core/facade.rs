@@ -367,6 +367,7 @@ impl Core {
                     });
                 }
             }
+            News::TransferOver { asked_in, answered } => self.transfer_over(now, asked_in, answered),
             News::Unusable(why) => {
                 for call in self.calls_of(id) {
                     let why = why.clone();

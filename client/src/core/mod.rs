@@ -33,6 +33,7 @@ mod relays;
 mod reoffer;
 mod route;
 mod signals;
+mod transfer;
 mod views;
 
 pub use facade::{Core, CoreConfig};

@@ -263,6 +263,17 @@ impl Account {
 
     /// No registration; the next attempt comes by itself unless only the user can help.
     fn registration_lost(&mut self, now: Instant, error: RegistrationError, ports: &mut Ports) {
+        self.registration_lost_until(now, error, None, ports);
+    }
+
+    /// `at_least`: the registrar's own wish (Retry-After, RFC 3261 §20.33).
+    fn registration_lost_until(
+        &mut self,
+        now: Instant,
+        error: RegistrationError,
+        at_least: Option<Duration>,
+        ports: &mut Ports,
+    ) {
         let hopeless = matches!(error, RegistrationError::Credentials { .. } | RegistrationError::Certificate { .. });
         self.drop_edge_flow(now, ports);
         let registration = &mut self.registration;
@@ -270,7 +281,9 @@ impl Account {
         registration.problem = Some(error.to_string());
         let doublings = registration.failures.saturating_sub(1).min(6);
         let longest = (BACK_OFF * (1 << doublings)).min(BACK_OFF_LONGEST);
-        let wait = longest.mul_f64(registration.rng.random_range(0.5..1.0));
+        let wait = longest
+            .mul_f64(registration.rng.random_range(0.5..1.0))
+            .max(at_least.unwrap_or_default().min(BACK_OFF_LONGEST));
         registration.state = if hopeless { State::Refused } else { State::Waiting };
         registration.retry_at = (!hopeless).then(|| now + wait);
         registration.search = None;
@@ -333,6 +346,8 @@ impl Account {
         let user = self.config.auth_user.clone().or_else(|| self.aor.as_ref().map(Uri::user_text)).unwrap_or_default();
         let error = match failed.status {
             Some(status) if failed.credentials_refused => RegistrationError::Credentials { server, user, status },
+            // RFC 3261 §21.5.4: overloaded or in maintenance; the others of the same name may not be.
+            Some(503) if self.try_next_server(now, &failed.reason, ports) => return,
             Some(status) => {
                 let diagnostics = failed.diagnostics.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
                 let phrase = format!("{}{diagnostics}", failed.reason);
@@ -341,10 +356,10 @@ impl Account {
             None if self.try_next_server(now, &failed.reason, ports) => return,
             None => RegistrationError::NoAnswer { server, waited_s: 32 },
         };
-        self.registration_lost(now, error, ports);
+        self.registration_lost_until(now, error, failed.retry_in, ports);
     }
 
-    /// RFC 3263 §4.3: a server that does not answer is followed by the next one, if there is one.
+    /// RFC 3263 §4.3: a server that does not answer, or says 503, is followed by the next one, if there is one.
     fn try_next_server(&mut self, now: Instant, cause: &str, ports: &mut Ports) -> bool {
         let registration = &mut self.registration;
         let (Some(search), Some(target)) = (&mut registration.search, &registration.target) else { return false };

@@ -6,17 +6,18 @@ use std::time::Instant;
 use rand::RngExt as _;
 use sip::Uri;
 use sip::event::{Hop, Transport};
-use sip::locate;
+use sip::locate::{self, TargetId};
 
 use super::account::{Account, FlowInfo, News, Route};
 use super::connect::{Outcome, Search, describe};
 use super::ports::Ports;
 use crate::api::{CallId, TransportChoice};
 
-/// A call's own way to its target.
+/// A call's own way to its target. It is kept while the call lives: the server may turn out to be of no use.
 #[derive(Debug)]
 pub(crate) struct Way {
     pub(crate) search: Search,
+    selected: Option<TargetId>,
     /// What to use if the race is lost: the UDP hop that was too small (RFC 3261 §18.1.1).
     fallback: Option<Hop>,
 }
@@ -95,13 +96,13 @@ impl Account {
         let seed = self.registration.rng.random();
         let mut search = Search::new(now, self.id, config, self.bind_for(address), seed);
         let outcome = search.advance(now, ports);
-        self.ways.insert(call, Way { search, fallback });
+        self.ways.insert(call, Way { search, selected: None, fallback });
         self.way_came_to(now, call, outcome);
     }
 
     /// The INVITE is too large for UDP: the same server over TCP, and if there is none, in fragments after all.
     pub(crate) fn move_to_tcp(&mut self, now: Instant, call: CallId, hop: Hop, ports: &mut Ports) {
-        if self.ways.contains_key(&call) {
+        if self.ways.get(&call).is_some_and(|way| way.selected.is_none()) {
             return; // on its way already
         }
         if let Some(hop) = self.open_hop(Transport::Tcp, hop.to) {
@@ -120,6 +121,19 @@ impl Account {
         self.start_way(now, call, config, Some(hop.to), Some(hop), ports);
     }
 
+    /// The server of a call is silent, or says 503: on with the next one of the same name (RFC 3263 §4.3), if there is one.
+    pub(crate) fn next_way(&mut self, now: Instant, call: CallId, ports: &mut Ports) -> bool {
+        let Some(way) = self.ways.get_mut(&call) else { return false };
+        let Some(selected) = way.selected.take() else { return false };
+        let outcome = way.search.give_up_selected(now, selected, "no answer, or 503", ports);
+        if matches!(outcome, Outcome::Lost(_)) {
+            self.ways.remove(&call);
+            return false;
+        }
+        self.way_came_to(now, call, outcome);
+        true
+    }
+
     /// The call does not need its way any more.
     pub(crate) fn cancel_race(&mut self, call: CallId, ports: &mut Ports) {
         if let Some(mut way) = self.ways.remove(&call) {
@@ -131,7 +145,9 @@ impl Account {
         match outcome {
             Outcome::Running => {}
             Outcome::Won { target, line, local } => {
-                self.ways.remove(&call);
+                if let Some(way) = self.ways.get_mut(&call) {
+                    (way.selected, way.fallback) = (Some(target.id), None);
+                }
                 let flow = self.open_flow(now, line, target.transport, local, target.address);
                 self.news.push_back(News::Hop(call, Ok(Hop { flow, to: target.address })));
             }

@@ -8,6 +8,7 @@ use super::account::Account;
 use super::call::Call;
 use super::credentials::Answered;
 use super::facade::Core;
+use super::transfer::Request;
 use crate::api::{AccountId, CallChange, CallId, EndReason};
 
 impl Core {
@@ -21,6 +22,7 @@ impl Core {
             Event::ResponseTo { request, status, reason, content, .. } => {
                 let answer = Answered { request, status, reason: &reason, content: content.as_ref() };
                 self.with_account(account, |of, ports| of.response(now, &answer, ports));
+                self.refer_answered(now, account, request, (status, reason));
             }
             Event::Notified { package, content, .. } => {
                 self.with_account(account, |of, ports| of.notified(now, &package, content.as_ref(), ports));
@@ -39,12 +41,8 @@ impl Core {
             | Event::ReofferFailed { .. }
             | Event::TransferProgress { .. }
             | Event::Ended { .. } => self.dialog_event(now, account, event),
-            Event::TransferRequested { dialog, refer, refer_to, .. } => {
-                // Calling somebody at a stranger's wish is for the user to decide; until there is a question for it: no.
-                self.with_account(account, |of, _| drop(of.endpoint.reject_refer(now, refer, 603)));
-                if let Some(call) = self.call_of_dialog(account, dialog) {
-                    self.with_call(now, call, |call, cx| call.tell(cx, CallChange::TransferRequested { to: refer_to }));
-                }
+            Event::TransferRequested { dialog, refer, refer_to: to, replaces, referred_by: by } => {
+                self.transfer_requested(now, account, Request { dialog, refer, to, replaces, by });
             }
             Event::ProgressConfirmed { .. }
             | Event::SessionRefreshed { .. }
@@ -122,7 +120,7 @@ impl Core {
         self.calls.values().find(|call| call.account == account && call.leg == Some(leg)).map(|call| call.id)
     }
 
-    fn call_of_dialog(&self, account: AccountId, dialog: DialogId) -> Option<CallId> {
+    pub(super) fn call_of_dialog(&self, account: AccountId, dialog: DialogId) -> Option<CallId> {
         let has = |call: &&Call| call.dialog == Some(dialog) || call.forks.contains_key(&dialog);
         self.calls.values().filter(|call| call.account == account).find(has).map(|call| call.id)
     }

@@ -177,6 +177,18 @@ pub(super) fn resolve(name: &str, kind: RecordKind) -> Answer {
     match (name, kind) {
         ("_sip._tls.example.test", RecordKind::Srv) => srv(5061),
         ("_sip._tcp.example.test" | "_sip._udp.example.test", RecordKind::Srv) => srv(5060),
+        // Two servers of one name, the first of which is to be avoided.
+        ("_sip._udp.two.example.test", RecordKind::Srv) => {
+            let server = |priority, host: &str| SrvRecord {
+                priority,
+                weight: 10,
+                port: 5060,
+                target: format!("{host}.two.example.test"),
+            };
+            Answer::Srv(vec![server(10, "first"), server(20, "second")])
+        }
+        ("first.two.example.test", RecordKind::A) => Answer::Addresses(vec![IpAddr::from([192, 0, 2, 50])]),
+        ("second.two.example.test", RecordKind::A) => Answer::Addresses(vec![IpAddr::from([192, 0, 2, 2])]),
         ("edge.example.test" | "relay.example.test", RecordKind::A) => Answer::Addresses(vec![ip()]),
         _ => Answer::Empty,
     }

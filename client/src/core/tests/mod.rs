@@ -9,4 +9,5 @@ mod hostile;
 mod offers;
 mod plain;
 mod registered;
+mod transfers;
 mod wire;
