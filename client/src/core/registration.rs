@@ -346,14 +346,13 @@ impl Account {
         let user = self.config.auth_user.clone().or_else(|| self.aor.as_ref().map(Uri::user_text)).unwrap_or_default();
         let error = match failed.status {
             Some(status) if failed.credentials_refused => RegistrationError::Credentials { server, user, status },
-            // RFC 3261 §21.5.4: overloaded or in maintenance; the others of the same name may not be.
-            Some(503) if self.try_next_server(now, &failed.reason, ports) => return,
+            // 503: overloaded or in maintenance (RFC 3261 §21.5.4); the others of the same name may not be.
+            Some(503) | None if self.try_next_server(now, &failed.reason, ports) => return,
             Some(status) => {
                 let diagnostics = failed.diagnostics.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
                 let phrase = format!("{}{diagnostics}", failed.reason);
                 RegistrationError::Refused { server, aor: self.config.aor.clone(), status, phrase }
             }
-            None if self.try_next_server(now, &failed.reason, ports) => return,
             None => RegistrationError::NoAnswer { server, waited_s: 32 },
         };
         self.registration_lost_until(now, error, failed.retry_in, ports);
