@@ -267,15 +267,19 @@ pub(crate) fn apply_answer(
     Ok(agree(answer, formats, crypto, offer.mux && answer.mux))
 }
 
-/// RFC 4568 §5.1.3: tag and suite of the answer must be those of an offered line.
+/// The suite of the answer must be that of an offered line. The tag should be, too (RFC 4568 §5.1.3), but there are peers that
+/// answer with the number that the line has in their own list; the key is as good.
 fn answered_key(offer: &Description, line: &str) -> Result<CryptoAttribute, NegotiateError> {
     let answered = CryptoAttribute::parse(line).map_err(|error| NegotiateError::Keys(error.to_string()))?;
     let offered = offer.crypto.iter().filter_map(|line| CryptoAttribute::parse(line).ok());
-    let fits = |line: CryptoAttribute| line.tag == answered.tag && line.key.suite() == answered.key.suite();
-    if offered.into_iter().any(fits) {
-        return Ok(answered);
+    let fitting: Vec<_> = offered.filter(|line| line.key.suite() == answered.key.suite()).collect();
+    match fitting.iter().find(|line| line.tag == answered.tag).or(fitting.first()) {
+        Some(line) => Ok(CryptoAttribute { tag: line.tag, ..answered }),
+        None => Err(NegotiateError::Keys(format!(
+            "the answer names the suite of line {}, which was not offered",
+            answered.tag
+        ))),
     }
-    Err(NegotiateError::Keys(format!("the answer names line {}, which was not offered", answered.tag)))
 }
 
 fn agree(theirs: &Description, formats: Formats, crypto: Option<CryptoAttribute>, mux: bool) -> Agreed {

@@ -18,7 +18,8 @@ use super::run::{now, tool};
 
 /// From the start of the servers to the moment when all of them answer.
 const READY: Duration = Duration::from_secs(20);
-const SECRET: &str = "lab-relay-secret";
+/// From which relay credentials are made.
+pub const SECRET: &str = "lab-relay-secret";
 
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
