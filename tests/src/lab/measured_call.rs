@@ -245,9 +245,9 @@ impl Watched {
 }
 
 /// The name of the last path that carried RTP, in the phone's own words.
-fn last_path(events: &[Value]) -> String {
-    let changes = events.iter().filter(|event| event["event"] == "path-changed" && event["component"] == "rtp");
-    changes.last().and_then(|event| event["path"]["name"].as_str()).unwrap_or("none").to_owned()
+pub fn last_path(events: &[Value]) -> String {
+    let mut changes = events.iter().filter(|event| event["event"] == "path-changed" && event["component"] == "rtp");
+    changes.next_back().and_then(|event| event["path"]["name"].as_str()).unwrap_or("none").to_owned()
 }
 
 /// The media at both ends, each direction where it can be read: at the end itself, or, if a TLS connection to a relay hides

@@ -21,6 +21,9 @@ const READY: Duration = Duration::from_secs(20);
 /// From which relay credentials are made.
 pub const SECRET: &str = "lab-relay-secret";
 
+/// Files that are made once: names and contents.
+type NamedFiles = Vec<(String, Vec<u8>)>;
+
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
@@ -236,7 +239,7 @@ impl NetLab {
     /// An authority and a certificate for the servers' names; one for the same name of an authority that nobody knows.
     fn write_certificates(&self) -> Result<(), String> {
         // Made once per program: the slowest step of the first start.
-        static MADE: OnceLock<Result<Vec<(String, Vec<u8>)>, String>> = OnceLock::new();
+        static MADE: OnceLock<Result<NamedFiles, String>> = OnceLock::new();
         let made = MADE.get_or_init(|| make_certificates().map_err(|error| format!("openssl: {error}")));
         for (name, bytes) in made.as_ref().map_err(Clone::clone)? {
             std::fs::write(self.file(name), bytes).map_err(|error| format!("{name}: {error}"))?;

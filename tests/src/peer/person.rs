@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::baresip::PATIENCE;
+use crate::lab::impair::Way;
+use crate::lab::measured_call::last_path;
 use crate::lab::nat::NatKind;
 use crate::lab::network::Host;
 use crate::lab::phone::Phone;
@@ -155,14 +157,14 @@ impl NetLab {
         let mut answers = start(programs[1], &callee, None)?;
         self.wait_registered(place.callee).map_err(|error| format!("{error}\n{}", story(&mut answers)))?;
         if place.loss > 0.0 {
-            self.network.set_loss(place.caller, place.loss, crate::lab::impair::Way::Both)?;
+            self.network.set_loss(place.caller, place.loss, Way::Both)?;
         }
         if !place.delay.is_empty() {
             self.network.set_delay(place.caller, place.delay)?;
         }
         let patience = if programs.contains(&Program::Baresip) { PATIENCE } else { Duration::ZERO };
         let called = self.converse(programs[0], &caller, place, TALK + patience);
-        self.network.set_loss(place.caller, 0.0, crate::lab::impair::Way::Both)?;
+        self.network.set_loss(place.caller, 0.0, Way::Both)?;
         if !place.delay.is_empty() {
             self.network.set_delay(place.caller, &["off"])?;
         }
@@ -177,7 +179,7 @@ impl NetLab {
             Anyone::Other(..) => None,
         });
         let events = events.unwrap_or_default();
-        Ok(Heard { likeness, path: path_of(&events), first_received_ms: first_received(&events) })
+        Ok(Heard { likeness, path: last_path(&events), first_received_ms: first_received(&events) })
     }
 
     /// Starts the caller, lets it talk, and hangs up.
@@ -306,11 +308,6 @@ fn heard(anyone: &mut Anyone, side: &Side<'_>, number: usize) -> Result<(f64, f6
     arguments.extend(["-r", "48000", "-c", "1", "-b", "16", &ready].map(ToOwned::to_owned));
     tool("sox", &arguments)?;
     likeness(Path::new(&ready), 1 - number)
-}
-
-fn path_of(events: &[Value]) -> String {
-    let changes = events.iter().filter(|event| event["event"] == "path-changed" && event["component"] == "rtp");
-    changes.last().and_then(|event| event["path"]["name"].as_str()).unwrap_or("none").to_owned()
 }
 
 fn first_received(events: &[Value]) -> Option<u64> {
