@@ -3,8 +3,8 @@
 //! The controlling side nominates once per session, as soon as
 //!
 //! * the best pair left of every component is valid, or
-//! * the settle time since the first valid pair is over (a field of the dialect; its longest value if a better class is
-//!   valid on one component already), or
+//! * the settle time since the first valid pair is over (a field of the dialect; its longest value while only relays work
+//!   and something better is open, or if a better class is valid on one component already), or
 //! * 8 s have passed since the checks began,
 //!
 //! and every component has a valid pair. Best means: all components on paths of one class if that is possible, then
@@ -65,7 +65,8 @@ pub(crate) fn decide(
     let (Some(chosen), Some((first_valid, rtt))) = (best_valid(entries, components), times.first_valid) else {
         return Decision::Wait(None);
     };
-    let settle = if is_half_proven(entries, components) { dialect.settle.longest() } else { dialect.settle.after(rtt) };
+    let awaits_second_try = is_relayed_only(entries, components) || is_half_proven(entries, components);
+    let settle = if awaits_second_try { dialect.settle.longest() } else { dialect.settle.after(rtt) };
     let settled_at = (first_valid + settle).min(times.started + dialect.nominate_latest);
     if now >= settled_at || is_best_left(entries, components) {
         return Decision::Nominate(chosen);
@@ -86,8 +87,17 @@ pub(crate) fn best_valid(entries: &[Entry], components: &[Component]) -> Option<
     classes.into_iter().find_map(|class| all(Some(class))).or_else(|| all(None))
 }
 
-/// A better class is valid on one component and still open on the others. A check that the other side's filter dropped
-/// is sent again after 500 ms only (RFC 8445 §14.3): without this the second component would push both onto a relay.
+/// Nothing works but relays, and a pair without one is open. A check that came before the other side had opened its filter
+/// is sent again after 500 ms only (RFC 8445 §14.3): behind a NAT that maps per destination no check of the other side
+/// stands in for it, and without this time such a pair would stay on the relay by the luck of a millisecond.
+fn is_relayed_only(entries: &[Entry], components: &[Component]) -> bool {
+    let direct = |e: &&Entry| e.rank.class < PathClass::RelayUdp;
+    let of = |component: Component| entries.iter().filter(move |e| e.component == component).filter(direct);
+    components.iter().all(|c| of(*c).next().is_some()) && components.iter().any(|c| !of(*c).any(|e| e.is_valid))
+}
+
+/// A better class is valid on one component and still open on the others: the second component's check may have been
+/// dropped as above, and would push both onto a relay.
 fn is_half_proven(entries: &[Entry], components: &[Component]) -> bool {
     let has = |component: Component, class: PathClass, valid: bool| {
         entries.iter().any(|e| e.component == component && e.rank.class == class && (e.is_valid || !valid))
@@ -284,20 +294,39 @@ mod tests {
         let valid_at = start + ms(100);
         let times = Times { started: start, first_valid: Some((valid_at, ms(100))) };
         let settled = valid_at + ms(400);
+        let second_try = valid_at + ms(1000);
         let nominate = |id| Decision::Nominate(BTreeMap::from([(Rtp, PairId(id))]));
         let cases = [
             ("the best is valid", vec![entry(1, Rtp, Direct, true), entry(2, Rtp, Reflexive, false)], 100, nominate(1)),
             (
                 "a better one is open",
-                vec![entry(1, Rtp, Direct, false), entry(2, Rtp, RelayUdp, true)],
+                vec![entry(1, Rtp, Direct, false), entry(2, Rtp, Reflexive, true)],
                 100,
                 Decision::Wait(Some(settled)),
             ),
             (
                 "a better one is still open when it has settled",
-                vec![entry(1, Rtp, Direct, false), entry(2, Rtp, RelayUdp, true)],
+                vec![entry(1, Rtp, Direct, false), entry(2, Rtp, Reflexive, true)],
                 500,
                 nominate(2),
+            ),
+            (
+                "only a relay works: the direct check gets its second try",
+                vec![entry(1, Rtp, Reflexive, false), entry(2, Rtp, RelayUdp, true)],
+                500,
+                Decision::Wait(Some(second_try)),
+            ),
+            (
+                "only a relay works after the second try too",
+                vec![entry(1, Rtp, Reflexive, false), entry(2, Rtp, RelayUdp, true)],
+                1100,
+                nominate(2),
+            ),
+            (
+                "a better relay is open",
+                vec![entry(1, Rtp, RelayUdp, false), entry(2, Rtp, PathClass::RelayTcp, true)],
+                100,
+                Decision::Wait(Some(settled)),
             ),
             ("the better one failed", vec![entry(2, Rtp, RelayUdp, true)], 101, nominate(2)),
             ("none is valid", vec![entry(1, Rtp, Direct, false)], 9000, Decision::Wait(None)),
@@ -345,18 +374,19 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(wait(&[entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Reflexive, false)]), 1000);
-        assert_eq!(wait(&[entry(1, Rtp, Direct, false), entry(2, Rtcp, Direct, false)]), 300, "nothing is proven");
+        assert_eq!(wait(&[entry(1, Rtp, Direct, false), entry(2, Rtcp, Direct, false)]), 1000, "only relays work");
         let dead = [entry(3, Rtp, Direct, false), entry(4, Rtcp, Direct, false)];
         let lagging = [entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Reflexive, false)];
         assert_eq!(wait(&[dead, lagging].concat()), 1000, "below a class that nobody reaches");
-        assert_eq!(wait(&[entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Direct, false)]), 300, "no class is shared");
+        let mixed = wait(&[entry(1, Rtp, Reflexive, true), entry(2, Rtcp, Direct, false)]);
+        assert_eq!(mixed, 1000, "no class is shared, but only relays work for one component");
     }
 
     #[test]
     fn a_microsoft_peer_gets_three_seconds_and_nobody_more_than_eight() {
         use Component::Rtp;
         let start = crate::epoch();
-        let open = [entry(1, Rtp, PathClass::Direct, false), entry(2, Rtp, PathClass::RelayUdp, true)];
+        let open = [entry(1, Rtp, PathClass::Direct, false), entry(2, Rtp, PathClass::Reflexive, true)];
         let wait = |first_valid: u64, dialect: &Dialect| {
             let times = Times { started: start, first_valid: Some((start + ms(first_valid), ms(10))) };
             match decide(&open, &[Rtp], times, dialect, start + ms(first_valid)) {
