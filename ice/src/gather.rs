@@ -14,6 +14,7 @@
 //! `Gathered` comes when every server that is waited for has answered or failed for each component, or at the limit. What
 //! comes later is used, though not told to the peer. Where another server has answered the same question over the same
 //! transport, a silent one is waited for only a few times as long as that took: its relay would be a second of a kind.
+//! Where only streams are answered, UDP is probably blocked: it is waited for a little longer, as its path would be better.
 
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,9 @@ const LATE_FACTOR: u32 = 4;
 
 /// … but at least this: a busy machine or a queue on the line is not yet a dead server.
 const LATE_LEAST: Duration = Duration::from_millis(150);
+
+/// … or twice that for UDP while only streams are answered: the second try of a lost question comes after the limit anyway.
+const LATE_BEHIND_STREAMS: Duration = Duration::from_millis(300);
 
 /// Attempts of one gathering: interfaces times servers times components stays far below.
 const ATTEMPTS_MAX: usize = 200;
@@ -416,8 +420,12 @@ impl Half {
         // An Allocate tells the reflexive address too.
         let is_alike =
             |a: &Attempt| is_stream(a.server) == is_stream(open.server) && (a.is_relay() || !open.is_relay());
-        let slowest = others.iter().filter(|(a, _)| is_alike(a)).map(|(_, at)| took(*at)).max()?;
-        let late = (slowest * LATE_FACTOR).max(LATE_LEAST);
+        let slowest = |alike: bool| others.iter().filter(|(a, _)| is_alike(a) == alike).map(|(_, at)| took(*at)).max();
+        let late = match (slowest(true), slowest(false)) {
+            (Some(slowest), _) => (slowest * LATE_FACTOR).max(LATE_LEAST),
+            (None, Some(slowest)) if !is_stream(open.server) => (slowest * LATE_FACTOR).max(LATE_BEHIND_STREAMS),
+            (None, _) => return None,
+        };
         (!gathering.waits_for_all).then(|| gathering.started + late)
     }
 

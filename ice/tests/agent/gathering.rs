@@ -111,7 +111,7 @@ fn a_mute_relay_costs_only_its_own_candidates_and_is_reported_with_its_cause() {
     let cases = [
         ("another one has answered over UDP", vec![dead(Udp), turn(Udp)], false, ms(150)),
         ("and over TCP", vec![dead(Udp), turn(Tcp), turn(Udp)], false, ms(150)),
-        ("the other one speaks another transport", vec![dead(Udp), turn(Tcp)], false, ms(500)),
+        ("only a stream is answered: UDP is blocked", vec![dead(Udp), turn(Tcp)], false, ms(300)),
         ("a probe wants to know about each", vec![dead(Udp), turn(Udp)], true, ms(500)),
         ("it failed before", vec![unwaited, turn(Udp)], false, ms(0)),
     ];
