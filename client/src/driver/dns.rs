@@ -19,6 +19,9 @@ use super::pipe::{PipeEvent, PipeSender};
 /// One try at one server. Two tries: a user waits at most about 5 s to hear that DNS is down.
 const TRY_LIMIT: Duration = Duration::from_millis(1500);
 const TRIES: usize = 2;
+/// A question without an answer is asked a second time beside the first: one lost packet must not hold a call up for a
+/// whole try. Answers of a slow server to the first one still count.
+const AGAIN_AFTER: Duration = Duration::from_millis(400);
 
 /// The record types that finding a SIP server needs (RFC 3263 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,16 +98,22 @@ pub struct Dns {
 
 #[derive(Debug)]
 enum Inner {
-    Ready { resolver: Box<TokioResolver>, servers: String },
+    /// Two of them, because one does not send a question that is under way.
+    Ready {
+        resolver: Box<TokioResolver>,
+        again: Box<TokioResolver>,
+        servers: String,
+    },
     Unusable(String),
 }
 
 impl Dns {
     /// Asks `server`, or the system's name servers.
     pub fn new(server: Option<SocketAddr>) -> Self {
-        let inner = match build(server) {
-            Ok((resolver, servers)) => Inner::Ready { resolver: Box::new(resolver), servers },
-            Err(error) => Inner::Unusable(error.to_string()),
+        let servers = server.map_or_else(|| "the system's name servers".to_owned(), |s| s.to_string());
+        let inner = match (build(server), build(server)) {
+            (Ok(resolver), Ok(again)) => Inner::Ready { resolver: Box::new(resolver), again: Box::new(again), servers },
+            (Err(error), _) | (_, Err(error)) => Inner::Unusable(error.to_string()),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -124,8 +133,8 @@ impl Dns {
     ///
     /// [`Failure`]: no name, no records, no server.
     pub async fn ask(&self, name: &str, kind: Kind) -> Answer {
-        let (resolver, servers) = match &*self.inner {
-            Inner::Ready { resolver, servers } => (resolver, servers),
+        let (resolver, again, servers) = match &*self.inner {
+            Inner::Ready { resolver, again, servers } => (resolver, again, servers),
             Inner::Unusable(cause) => return Err(Failure::NoServer(cause.clone())),
         };
         let mut asked = Name::from_utf8(name).map_err(|_| Failure::BadName(name.to_owned()))?;
@@ -140,7 +149,15 @@ impl Dns {
             Kind::Srv => RecordType::SRV,
             Kind::Naptr => RecordType::NAPTR,
         };
-        let lookup = resolver.lookup(asked, wanted).await.map_err(|error| failure(&error, servers))?;
+        let second = async {
+            tokio::time::sleep(AGAIN_AFTER).await;
+            again.lookup(asked.clone(), wanted).await
+        };
+        let lookup = tokio::select! {
+            answer = resolver.lookup(asked.clone(), wanted) => answer,
+            answer = second => answer,
+        };
+        let lookup = lookup.map_err(|error| failure(&error, servers))?;
         let records: Vec<Record> = lookup.answers().iter().filter_map(|record| own(&record.data, kind)).collect();
         if records.is_empty() {
             return Err(Failure::NoData);
@@ -162,7 +179,7 @@ fn loopback(name: &str, kind: Kind) -> Option<IpAddr> {
     }
 }
 
-fn build(server: Option<SocketAddr>) -> Result<(TokioResolver, String), NetError> {
+fn build(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     let mut builder = match server {
         None => TokioResolver::builder_tokio()?,
         Some(address) => {
@@ -179,9 +196,7 @@ fn build(server: Option<SocketAddr>) -> Result<(TokioResolver, String), NetError
     options.timeout = TRY_LIMIT;
     options.attempts = TRIES;
     options.edns0 = true;
-    let resolver = builder.build()?;
-    let servers = server.map_or_else(|| "the system's name servers".to_owned(), |s| s.to_string());
-    Ok((resolver, servers))
+    builder.build()
 }
 
 fn failure(error: &NetError, servers: &str) -> Failure {
@@ -232,11 +247,20 @@ mod dns_tests {
 
     /// A server on a free port that answers every question with these bytes after the copied question.
     async fn server(flags: u16, answers: u16, records: &'static [u8]) -> SocketAddr {
+        server_behind_loss(0, flags, answers, records).await
+    }
+
+    /// The same, but so many questions get lost first.
+    async fn server_behind_loss(mut lost: u32, flags: u16, answers: u16, records: &'static [u8]) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         tokio::spawn(async move {
             let mut buffer = [0u8; 512];
             while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                if lost > 0 {
+                    lost -= 1;
+                    continue;
+                }
                 let end = 12 + buffer[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
                 let mut reply = buffer[..2].to_vec();
                 reply.extend(flags.to_be_bytes());
@@ -276,6 +300,15 @@ mod dns_tests {
             panic!("{dead:?}");
         };
         assert!(text.starts_with(&address.to_string()), "{text}");
+    }
+
+    #[tokio::test]
+    async fn one_lost_question_does_not_cost_a_whole_try() {
+        let record = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x07";
+        let dns = Dns::new(Some(server_behind_loss(1, 0x8580, 1, record).await));
+        let want = Ok(vec![Record::Address("192.0.2.7".parse().unwrap())]);
+        let answer = tokio::time::timeout(AGAIN_AFTER * 3, dns.ask("turn.test", Kind::A)).await;
+        assert_eq!(answer.expect("long before the first try is given up"), want);
     }
 
     #[tokio::test]
