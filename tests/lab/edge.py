@@ -77,19 +77,17 @@ class Edge:
 
     def notify(self, document):
         """RFC 6665 section 4.2.2: within the dialog of the subscription, over the flow it came from."""
-        put = lambda name, value: KSR.pv.sets("$uac_req(%s)" % name, value)
-        put("method", "NOTIFY")
-        put("ruri", KSR.pv.get("$ct").split("<", 1)[-1].split(">", 1)[0])
-        put("ouri", "sip:%s:%s;transport=%s" % (KSR.pv.get("$si"), KSR.pv.get("$sp"), KSR.pv.get("$proto")))
-        put("furi", KSR.pv.get("$tu"))
-        put("turi", KSR.pv.get("$fu"))
-        put("ttag", KSR.pv.get("$ft"))
-        put("callid", KSR.pv.get("$ci"))
-        put("sock", "%s:%s:%s" % (KSR.pv.get("$proto"), KSR.pv.get("$Ri"), KSR.pv.get("$Rp")))
-        put("hdrs", "Event: %s\r\nSubscription-State: terminated;reason=timeout\r\nContact: <sip:lab.test>\r\n"
-            "Content-Type: %s\r\n" % (EVENT, PROVISION_TYPE))
-        put("body", document)
-        KSR.uac.uac_req_send()
+        get = KSR.pv.get
+        headers = (
+            "From: <%s>;tag=laboratory\r\nTo: <%s>;tag=%s\r\nCall-ID: %s\r\nCSeq: 1 NOTIFY\r\nEvent: %s\r\n"
+            "Subscription-State: terminated;reason=timeout\r\nContact: <sip:lab.test>\r\nContent-Type: %s\r\n"
+            % (get("$tu"), get("$fu"), get("$ft"), get("$ci"), EVENT, PROVISION_TYPE))
+        target = get("$ct").split("<", 1)[-1].split(">", 1)[0]
+        hop = "sip:%s:%s;transport=%s" % (get("$si"), get("$sp"), get("$proto"))
+        socket = "%s:%s:%s" % (get("$proto"), get("$Ri"), get("$Rp"))
+        KSR.jsonrpcs.execx(json.dumps({
+            "jsonrpc": "2.0", "id": 1, "method": "tm.t_uac_start",
+            "params": ["NOTIFY", target, hop, socket, headers, document]}))
 
     def answer_service(self):
         if MRAS_TYPE not in (KSR.pv.get("$cT") or "").lower():

@@ -1,39 +1,24 @@
 //! Speech both ways through the lab on loopback.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tests::binary::icephone;
 use tests::lab::edge::{Lab, text};
-use tests::lab::run::{Process, tool};
+use tests::lab::run::Process;
+use tests::lab::speech::{samples, spoken};
 use tests::recognise::similarity;
 
-const SENTENCES: [&str; 2] = [
-    "The quick brown fox jumps over the lazy dog while seven wizards watch.",
-    "Please bring sixteen green bottles to the harbour before Thursday evening.",
-];
-
-/// A spoken sentence as a 48 kHz mono file.
-fn speak(folder: &Path, name: &str, sentence: &str) -> PathBuf {
-    let (raw, file) = (folder.join(format!("{name}-raw.wav")), folder.join(format!("{name}.wav")));
-    tool("espeak-ng", &["-v", "en-us", "-s", "150", "-w", &text(&raw), sentence]).expect("espeak-ng speaks");
-    tool("sox", &[text(&raw).as_str(), "-r", "48000", "-c", "1", "-b", "16", &text(&file)]).expect("sox resamples");
-    file
-}
-
-fn samples(file: &Path) -> Vec<i16> {
-    let mut reader = hound::WavReader::open(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    assert_eq!(reader.spec().sample_rate, 48_000, "{}", file.display());
-    reader.samples::<i16>().map(|sample| sample.expect("a sample")).collect()
+/// What the two sides say.
+fn said() -> [Vec<i16>; 2] {
+    spoken().each_ref().map(|file| samples(file).expect("the file was just made"))
 }
 
 #[test]
 fn the_two_sentences_are_told_apart() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [first, second] =
-        [("a", SENTENCES[0]), ("b", SENTENCES[1])].map(|(name, text)| samples(&speak(folder.path(), name, text)));
+    let [first, second] = said();
     for (name, said, other) in [("a", &first, &second), ("b", &second, &first)] {
         let (same, different) = (similarity(said, said), similarity(other, said));
         println!("{name}: itself {same:.3}, the other {different:.3}");
@@ -46,7 +31,7 @@ fn the_two_sentences_are_told_apart() {
 fn call(folder: &Path, transport: &str, policy: &str) -> Result<[Vec<i16>; 2], String> {
     let lab = Lab::start(None, &[])?;
     let file = |name: &str| folder.join(format!("{transport}-{policy}-{name}.wav"));
-    let speech = [0, 1].map(|n| text(&folder.join(["a.wav", "b.wav"][n])));
+    let speech = spoken().each_ref().map(|file| text(file));
     let recordings = ["alice", "bob"].map(|name| text(&file(name)));
     let (alice, bob) = (text(&lab.account("alice")), text(&lab.account("bob")));
     let both = ["--transport", transport, "--path", policy, "--json"];
@@ -69,14 +54,13 @@ fn call(folder: &Path, transport: &str, policy: &str) -> Result<[Vec<i16>; 2], S
     bot.signal(Signal::SIGINT);
     bot.wait_exit(Duration::from_secs(10))?;
     lab.stop()?;
-    Ok(["alice", "bob"].map(|name| samples(&file(name))))
+    Ok([samples(&file("alice"))?, samples(&file("bob"))?])
 }
 
 /// Calls with each policy on both sides at once; each recording must be recognised, and not taken for the other sentence.
 fn speech_goes_both_ways_over(transport: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    let said =
-        [("a", SENTENCES[0]), ("b", SENTENCES[1])].map(|(name, text)| samples(&speak(folder.path(), name, text)));
+    let said = said();
     let policies = ["all", "no-host", "relay-only", "relay-tcp-only"];
     let failures: Vec<String> = thread::scope(|scope| {
         let runs: Vec<_> = policies

@@ -57,6 +57,12 @@ enum Command {
         #[arg(long)]
         notify: bool,
     },
+    /// Build a laboratory of its own for one program, run that in a host, remove the laboratory
+    Run {
+        host: Host,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
     /// Remove everything
     Down,
     /// What runs, what is registered, what is allocated
@@ -144,7 +150,7 @@ fn up_down(text: &str) -> Result<bool, String> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli.name, cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("netlab: {error}");
             ExitCode::FAILURE
@@ -152,7 +158,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(name: &str, command: Command) -> Result<(), String> {
+fn run(name: &str, command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Up { dual, v6, overlap, carrier, inside, no_mras, notify } => {
             let families = if v6 {
@@ -173,9 +179,20 @@ fn run(name: &str, command: Command) -> Result<(), String> {
         Command::Down => netns::remove_owner(name),
         Command::List => netns::namespaces().iter().for_each(|namespace| println!("{namespace}")),
         Command::Exec { host, command } => exec(&NetLab::attach(name)?, host, &command)?,
+        Command::Run { host, command } => return run_once(host, &command),
         command => act(&NetLab::attach(name)?, command)?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_once(host: Host, words: &[String]) -> Result<ExitCode, String> {
+    let (program, arguments) = words.split_first().ok_or("no program")?;
+    let lab = NetLab::build(Plan::default(), &Offer::default())?;
+    eprintln!("netlab: ready as {}", lab.network.owner());
+    let mut command = lab.network.host(host).command(Path::new(program));
+    let status = command.args(arguments).env("NETLAB_CA", lab.file("ca.pem")).status();
+    let status = status.map_err(|error| format!("{program}: {error}"))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
 fn exec(lab: &NetLab, host: Host, words: &[String]) -> Result<(), String> {
@@ -214,7 +231,8 @@ fn act(lab: &NetLab, command: Command) -> Result<(), String> {
         Command::Mtu { host, bytes } => network.set_mtu(host, bytes),
         Command::Svc { service, action } => serve(lab, service, &action),
         Command::Capture { host, file, seconds } => capture(lab, host, &file, seconds),
-        Command::Up { .. } | Command::Down | Command::List | Command::Exec { .. } => Ok(()), // not for one that runs
+        // Those that need no laboratory that runs, or become another program.
+        Command::Up { .. } | Command::Down | Command::List | Command::Exec { .. } | Command::Run { .. } => Ok(()),
     }
 }
 

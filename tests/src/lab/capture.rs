@@ -23,9 +23,10 @@ impl Capture {
     pub fn start(place: &Namespace, interface: &str, file: &Path) -> Result<Self, String> {
         let file = file.to_owned();
         let name = file.to_string_lossy().into_owned();
-        // -Z root: else it gives its rights up and may not write there; -U: every packet is in the file at once.
-        let arguments = ["-i", interface, "-n", "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w", &name];
-        let mut arguments = arguments.to_vec();
+        // -Z root: else it gives its rights up and may not write there; -U: every packet is in the file at once. The kernel's
+        // buffer is divided into places of the size that -s says: with the default there are eight, and packets get lost.
+        let mut arguments = vec!["-i", interface, "-n", "-s", "9000", "-B", "16384", "-U", "--immediate-mode"];
+        arguments.extend(["-Z", "root", "-w", &name]);
         if interface == "any" {
             arguments.extend(["-y", "LINUX_SLL2"]);
         }
@@ -38,10 +39,14 @@ impl Capture {
     ///
     /// # Errors
     ///
-    /// If tcpdump does not end.
+    /// If tcpdump does not end, or packets are missing because this machine was too busy.
     pub fn stop(mut self) -> Result<Packets, String> {
         self.process.signal(Signal::SIGINT);
         self.process.wait_exit(Duration::from_secs(10))?;
+        let dropped = self.process.output().iter().find(|line| line.ends_with("dropped by kernel"));
+        if dropped.is_some_and(|line| !line.starts_with("0 ")) {
+            return Err(format!("the capture {} is not whole: {dropped:?}", self.file.display()));
+        }
         Ok(Packets { file: self.file, decode: Vec::new() })
     }
 }

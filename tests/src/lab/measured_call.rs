@@ -1,12 +1,13 @@
 //! One call between two icephones of the laboratory, with different speech both ways, and what the wire says of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use super::capture::Capture;
+use super::cells::is_relay;
 use super::media_path::{Reader, Rtp, Way};
 use super::network::Host;
 use super::phone::{Phone, Usage, cpu_time};
@@ -135,23 +136,25 @@ impl NetLab {
     ///
     /// What went wrong, with what both phones wrote.
     pub fn call(&self, plan: &CallPlan) -> Result<Measured, String> {
-        let folder = tempfile::tempdir_in(self.network.folder()).map_err(|error| error.to_string())?;
-        let at = |name: String| folder.path().join(name).to_string_lossy().into_owned();
+        let at = |name: String| self.file(&name).to_string_lossy().into_owned();
         let hosts = [plan.caller, plan.callee, Host::Edge, Host::Spare];
         let mut captures = Vec::new();
         for host in hosts {
-            let file = folder.path().join(format!("{host}.pcap"));
+            let file = self.file(&format!("{host}.pcap"));
             captures.push(Capture::start(&self.network.host(host), "any", &file)?);
         }
         let recordings = [plan.caller, plan.callee].map(|host| at(format!("{host}.wav")));
         let phones = self.talk(plan, &recordings);
-        let packets: Vec<_> = captures.into_iter().map(Capture::stop).collect::<Result<_, _>>()?;
+        let packets: Vec<_> = captures.into_iter().map(Capture::stop).collect();
         let (phones, invite) = phones?;
-        let mut media = Vec::new();
+        let packets: Vec<_> = packets.into_iter().collect::<Result<_, _>>()?;
+        let (mut media, mut hidden) = (Vec::new(), Vec::new());
         for packets in &packets {
-            media.push(Reader::default().read(&packets.payloads()?));
+            let mut reader = Reader::default();
+            media.push(reader.read(&packets.payloads()?));
+            hidden.push(reader.tls.iter().any(|(from, to)| is_relay(*from) || is_relay(*to)));
         }
-        let wire = Wire::of(&media);
+        let wire = Wire::of(&media, &hidden);
         let mut ends = Vec::new();
         for (side, mut watched) in phones.into_iter().enumerate() {
             let events = watched.phone.events();
@@ -258,8 +261,8 @@ struct Wire {
 }
 
 impl Wire {
-    /// From what was seen at the caller, the callee, the edge and the spare relay.
-    fn of(media: &[Vec<Rtp>]) -> Self {
+    /// From what was seen at the caller, the callee, the edge and the spare relay, and whether it had TLS to a relay in it.
+    fn of(media: &[Vec<Rtp>], hidden: &[bool]) -> Self {
         let direction = |side: usize, outgoing: bool| -> Vec<Rtp> {
             media[side].iter().filter(|rtp| rtp.outgoing == outgoing).copied().collect()
         };
@@ -267,20 +270,27 @@ impl Wire {
             sent: [direction(0, true), direction(1, true)],
             received: [direction(0, false), direction(1, false)],
         };
-        for side in 0..2 {
-            if !wire.sent[side].is_empty() || !wire.received[side].is_empty() {
-                continue;
-            }
-            // What the other end sends and receives is known by its SSRC; the relay passes it on.
-            let ours = wire.received[1 - side].first().map(|rtp| rtp.ssrc);
-            let theirs = wire.sent[1 - side].first().map(|rtp| rtp.ssrc);
+        let known: Vec<[Option<u32>; 2]> = (0..2).map(|side| wire.ssrcs_of(side)).collect();
+        for (side, [ours, theirs]) in known.into_iter().enumerate().filter(|(side, _)| hidden[*side]) {
+            // The relay passes on, with the same SSRC, what this end says and hears inside TLS.
             let at_relays = || media[2].iter().chain(&media[3]).filter(|rtp| rtp.way == Way::Direct);
-            let hidden = |rtp: &Rtp| Rtp { way: Way::RelayTls, ..*rtp };
-            wire.sent[side] = at_relays().filter(|rtp| rtp.outgoing && Some(rtp.ssrc) == ours).map(hidden).collect();
-            wire.received[side] =
-                at_relays().filter(|rtp| !rtp.outgoing && Some(rtp.ssrc) == theirs).map(hidden).collect();
+            // Inside one relay's host a packet is seen once, as one that arrives.
+            let leaves = |rtp: &&Rtp| Some(rtp.ssrc) == ours && (rtp.outgoing || is_relay(rtp.remote));
+            let arrives = |rtp: &&Rtp| Some(rtp.ssrc) == theirs && !rtp.outgoing;
+            add_hidden(&mut wire.sent[side], at_relays().filter(leaves));
+            add_hidden(&mut wire.received[side], at_relays().filter(arrives));
         }
         wire
+    }
+
+    /// What a side sends and what it is sent, if that is readable anywhere.
+    fn ssrcs_of(&self, side: usize) -> [Option<u32>; 2] {
+        let first = |list: &[Rtp]| list.first().map(|rtp| rtp.ssrc);
+        let other = 1 - side;
+        [
+            first(&self.sent[side]).or_else(|| first(&self.received[other])),
+            first(&self.received[side]).or_else(|| first(&self.sent[other])),
+        ]
     }
 
     fn end(&self, side: usize, invite: Micros, end: End) -> End {
@@ -302,6 +312,17 @@ impl Wire {
             ..end
         }
     }
+}
+
+/// Adds packets that a TLS connection hides at the end itself.
+fn add_hidden<'a>(seen: &mut Vec<Rtp>, at_relays: impl Iterator<Item = &'a Rtp>) {
+    let mut known: BTreeSet<(u32, u16)> = seen.iter().map(|rtp| (rtp.ssrc, rtp.sequence)).collect();
+    for rtp in at_relays {
+        if known.insert((rtp.ssrc, rtp.sequence)) {
+            seen.push(Rtp { way: Way::RelayTls, ..*rtp });
+        }
+    }
+    seen.sort_by_key(|rtp| rtp.at);
 }
 
 /// Packets that were sent after the first that arrived, and did not arrive; and those that arrived again.

@@ -56,7 +56,7 @@ pub struct Reader {
 /// Frames of a TURN connection over TCP that are waited for; a longer rest is no TURN.
 const REST_BYTES_MAX: usize = 70_000;
 const DNS: u16 = 53;
-/// The first byte of a TLS handshake record, RFC 8446 §5.1.
+/// The first byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 22;
 
 impl Reader {
@@ -142,4 +142,74 @@ fn rtp(packet: &Packet, bytes: &[u8], way: Way, remote: SocketAddr) -> Option<Rt
     let sequence = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
     let ssrc = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
     Some(Rtp { at: packet.at, outgoing: packet.outgoing, ssrc, sequence, way, remote })
+}
+
+#[cfg(test)]
+mod media_path_tests {
+    use super::*;
+    use ice::stun::{Attribute, Builder, Class, TransactionId};
+
+    fn packet(payload: Payload, outgoing: bool, far: &str) -> Packet {
+        let (near, far) = ("192.168.1.10:5000".parse().unwrap(), far.parse().unwrap());
+        let (from, to) = if outgoing { (near, far) } else { (far, near) };
+        Packet { at: 7, from, to, outgoing, payload }
+    }
+
+    fn rtp_bytes() -> Vec<u8> {
+        [&[0x80, 96, 0, 9, 0, 0, 0, 0, 0, 0, 0, 5][..], &[1; 20]].concat()
+    }
+
+    fn bind(channel: u16, peer: SocketAddr) -> Vec<u8> {
+        let request = Builder::new(Class::Request, Method::CHANNEL_BIND, TransactionId::new([3; 12]));
+        request.with(&Attribute::ChannelNumber(channel)).with(&Attribute::XorPeerAddress(peer)).build()
+    }
+
+    fn channel_data(channel: u16, payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(payload.len()).unwrap();
+        [&channel.to_be_bytes()[..], &length.to_be_bytes(), payload].concat()
+    }
+
+    #[test]
+    fn plain_media_is_direct_and_control_and_names_are_no_media() {
+        let far = "203.0.113.30:7000";
+        let read = |bytes: Vec<u8>, far| Reader::default().read(&[packet(Payload::Datagram(bytes), true, far)]);
+        let [seen] = read(rtp_bytes(), far)[..] else { panic!("one packet") };
+        assert_eq!((seen.way, seen.remote, seen.ssrc, seen.sequence), (Way::Direct, far.parse().unwrap(), 5, 9));
+        let mut control = rtp_bytes();
+        control[1] = 200;
+        assert_eq!(read(control, far), []);
+        assert_eq!(read(rtp_bytes(), "203.0.113.10:53"), []);
+    }
+
+    #[test]
+    fn media_in_a_channel_is_relayed_and_its_remote_is_the_peer() {
+        let (relay, peer) = ("203.0.113.11:443", "203.0.113.30:7000".parse().unwrap());
+        let frame = channel_data(0x4001, &rtp_bytes());
+        for (stream, way) in [(false, Way::RelayUdp), (true, Way::RelayTcp)] {
+            let payload = |bytes: Vec<u8>| if stream { Payload::Stream(bytes) } else { Payload::Datagram(bytes) };
+            let mut reader = Reader::default();
+            let packets = [
+                packet(payload(bind(0x4001, peer)), true, relay),
+                packet(payload(frame.clone()), true, relay),
+                packet(payload(frame.clone()), false, relay),
+                packet(payload(channel_data(0x4002, &rtp_bytes())), false, relay),
+            ];
+            let seen: Vec<_> = reader.read(&packets).iter().map(|rtp| (rtp.way, rtp.remote, rtp.outgoing)).collect();
+            assert_eq!(seen, [(way, peer, true), (way, peer, false)], "a channel that nobody opened is not known");
+        }
+    }
+
+    #[test]
+    fn a_frame_in_pieces_is_whole_again_and_tls_is_not_looked_into() {
+        let (relay, peer) = ("203.0.113.11:443", "203.0.113.30:7000".parse().unwrap());
+        let bytes = [bind(0x4001, peer), channel_data(0x4001, &rtp_bytes())].concat();
+        let mut reader = Reader::default();
+        let pieces: Vec<_> =
+            bytes.chunks(7).map(|piece| packet(Payload::Stream(piece.to_vec()), true, relay)).collect();
+        assert_eq!(reader.read(&pieces).len(), 1);
+        let hello = [&[TLS_HANDSHAKE, 3, 1, 0, 1][..], &rtp_bytes()].concat();
+        let mut reader = Reader::default();
+        assert_eq!(reader.read(&[packet(Payload::Stream(hello), true, relay)]), []);
+        assert_eq!(reader.tls.len(), 1);
+    }
 }

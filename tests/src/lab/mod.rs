@@ -3,6 +3,7 @@
 //! Everything made here is removed by `Drop`, also when a test fails. Where the machine does not allow it, a test calls
 //! [`skip`] and returns: `tests/run` then counts it as skipped and prints why.
 pub mod capture;
+pub mod cells;
 pub mod change;
 pub mod daemon;
 pub mod edge;
@@ -18,6 +19,7 @@ pub mod phone;
 pub mod run;
 pub mod servers;
 pub mod speech;
+pub mod table;
 pub mod user;
 pub mod wire;
 

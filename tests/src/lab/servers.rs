@@ -1,6 +1,6 @@
 //! The laboratory: the networks with real servers on the edge, and what became of their state.
 //!
-//! coturn twice (`turn.lab.test` with a second address for RFC 5780 §3, and the spare `turn2.lab.test`), kamailio (`sip.lab.test`), and
+//! coturn twice (`turn.lab.test` with a second address, and the spare `turn2.lab.test`), kamailio (`sip.lab.test`), and
 //! dnsmasq on the edge and on every router. Users are `USER`, password `USER-pw`, realm `lab.test`.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -122,9 +122,14 @@ impl NetLab {
     ///
     /// # Errors
     ///
-    /// Why the networks cannot be built here, or which server does not start.
+    /// Why this machine allows no such networks: a reason to skip a test.
+    ///
+    /// # Panics
+    ///
+    /// If a server does not start: that is a fault.
     pub fn build(plan: Plan, offer: &Offer) -> Result<Self, String> {
-        Self::start(Network::build(plan)?, offer)
+        let network = Network::build(plan)?;
+        Ok(Self::start(network, offer).unwrap_or_else(|error| panic!("the laboratory does not start: {error}")))
     }
 
     /// As [`Self::build`], under a name, to stay until `netlab down`.
@@ -145,7 +150,12 @@ impl NetLab {
         Ok(Self { network: Network::attach(name)? })
     }
 
-    fn start(network: Network, offer: &Offer) -> Result<Self, String> {
+    /// Starts the servers in their networks.
+    ///
+    /// # Errors
+    ///
+    /// Which server does not start.
+    pub fn start(network: Network, offer: &Offer) -> Result<Self, String> {
         let lab = Self { network };
         lab.write_certificates()?;
         lab.write_configurations(offer)?;
@@ -408,7 +418,7 @@ fn modules() -> Result<String, String> {
     Ok(format!("{}/", found.display()))
 }
 
-fn make_certificates() -> Result<Vec<(String, Vec<u8>)>, String> {
+fn make_certificates() -> Result<NamedFiles, String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let names = [
