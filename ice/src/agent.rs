@@ -276,8 +276,16 @@ impl Agent {
     /// Takes what happened outside. Bad bytes are counted and dropped.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
         self.now = now;
+        let is_early = self.deadline.is_none_or(|at| now < at);
+        if is_early && matches!(input, Input::Timeout) {
+            return; // the owner's other clocks, fifty times a second in a call
+        }
         if let Some((socket, from, payload)) = self.half.handle_input(now, input) {
+            let is_sound = matches!(demux::classify(payload), Packet::Rtp | Packet::Rtcp);
             self.packet(Base::Socket(socket), from, payload);
+            if is_early && is_sound && self.plain.is_empty() {
+                return; // media changes nothing here
+            }
         }
         self.settle(now);
     }

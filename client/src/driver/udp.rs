@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::UdpSocket;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
 use super::pipe::{PipeEvent, PipeSender};
@@ -26,7 +27,7 @@ thread_local! {
 /// An open UDP socket whose datagrams go to a loop. Closed when dropped.
 #[derive(Debug)]
 pub struct UdpPipe {
-    socket: Arc<UdpSocket>,
+    socket: Arc<AsyncFd<UdpSocket>>,
     local: SocketAddr,
     reader: AbortHandle,
 }
@@ -38,8 +39,8 @@ impl UdpPipe {
     ///
     /// What the operating system says, for example that the address is in use.
     pub fn open(id: u64, bind: SocketAddr, sink: PipeSender) -> io::Result<Self> {
-        let socket = Arc::new(UdpSocket::from_std(bound(bind)?.into())?);
-        let local = socket.local_addr()?;
+        let socket = Arc::new(watched(bound(bind)?.into())?);
+        let local = socket.get_ref().local_addr()?;
         let reader = tokio::spawn(read(id, Arc::clone(&socket), sink)).abort_handle();
         Ok(Self { socket, local, reader })
     }
@@ -55,9 +56,7 @@ impl UdpPipe {
     ///
     /// What the operating system says; the caller counts it.
     pub fn try_send(&self, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
-        // Straight to the kernel: the runtime's own readiness is unknown until its first poll of a new socket, and
-        // would refuse the very first datagrams.
-        SockRef::from(&*self.socket).send_to(payload, &to.into()).map(|_| ())
+        self.socket.get_ref().send_to(payload, to).map(|_| ())
     }
 }
 
@@ -81,28 +80,49 @@ fn bound(bind: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-async fn read(id: u64, socket: Arc<UdpSocket>, sink: PipeSender) {
+/// Readable is all we wait for: a socket watched for writing too wakes its process after each datagram that has left.
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe code; a std socket has its one descriptor as long as it lives"
+)]
+fn watched(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
+}
+
+async fn read(id: u64, socket: Arc<AsyncFd<UdpSocket>>, sink: PipeSender) {
     loop {
-        if let Err(error) = socket.readable().await {
-            let cause = error.to_string();
-            sink.deliver(PipeEvent::SocketFailed { id, cause }).await;
-            return;
-        }
-        for _ in 0..BURST_MAX {
-            match receive(&socket) {
-                Ok((payload, from)) => sink.offer(PipeEvent::Datagram { id, from, payload }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An ICMP error of an earlier datagram: the next read is about the next datagram.
-                Err(_) => {}
+        let mut ready = match socket.readable().await {
+            Ok(ready) => ready,
+            Err(error) => {
+                let cause = error.to_string();
+                sink.deliver(PipeEvent::SocketFailed { id, cause }).await;
+                return;
             }
+        };
+        if read_burst(id, socket.get_ref(), &sink) {
+            ready.clear_ready();
+        } else {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     }
+}
+
+/// Takes what is there; says whether that was all.
+fn read_burst(id: u64, socket: &UdpSocket, sink: &PipeSender) -> bool {
+    for _ in 0..BURST_MAX {
+        match receive(socket) {
+            Ok((payload, from)) => sink.offer(PipeEvent::Datagram { id, from, payload }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            // An ICMP error of an earlier datagram: the next read is about the next datagram.
+            Err(_) => {}
+        }
+    }
+    false
 }
 
 fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
     BUFFER.with_borrow_mut(|buffer| {
-        let (length, from) = socket.try_recv_from(buffer)?;
+        let (length, from) = socket.recv_from(buffer)?;
         Ok((buffer.get(..length).unwrap_or_default().to_vec(), from))
     })
 }

@@ -48,12 +48,16 @@ const EIGHTH: u32 = SAMPLE_RATE_HZ * 60 / 132 / 2;
 /// Silence at the end of each note.
 const BREATH: u32 = SAMPLE_RATE_HZ / 25;
 
+/// From silence to full loudness, and back.
+const ATTACK: u32 = SAMPLE_RATE_HZ / 100;
+const RELEASE: u32 = SAMPLE_RATE_HZ / 50;
+
 /// Plays the melody over and over.
 #[derive(Debug, Clone, Default)]
 pub struct Tune {
     note: usize,
     at: u32,
-    phase: f32,
+    string: Plucked,
 }
 
 impl Tune {
@@ -69,28 +73,58 @@ impl Tune {
     fn next_sample(&mut self) -> i16 {
         let (pitch, eighths) = MELODY.get(self.note).copied().unwrap_or((None, 1));
         let length = eighths * EIGHTH;
-        let sounding = length.saturating_sub(BREATH);
-        let value = pitch.map_or(0.0, |semitones| {
-            let hz = 220.0 * 2.0_f32.powf(f32::from(semitones) / 12.0);
-            self.phase = (self.phase + hz / sample::count(u64::from(SAMPLE_RATE_HZ))) % 1.0;
-            let angle = self.phase * std::f32::consts::TAU;
-            let timbre = angle.sin() + 0.4 * (2.0 * angle).sin() + 0.2 * (3.0 * angle).sin();
-            0.22 * timbre * envelope(self.at, sounding)
-        });
+        if self.at == 0 {
+            self.string = pitch.map(Plucked::new).unwrap_or_default();
+        }
+        let value = 0.22 * self.string.next() * edges(self.at, length.saturating_sub(BREATH));
         self.at += 1;
         if self.at >= length {
-            (self.note, self.at, self.phase) = ((self.note + 1) % MELODY.len(), 0, 0.0);
+            (self.note, self.at) = ((self.note + 1) % MELODY.len(), 0);
         }
         sample::to_i16(value)
     }
 }
 
-/// Fast in, slow decay, out before the breath.
-fn envelope(at: u32, sounding: u32) -> f32 {
-    let seconds = |samples: u32| sample::count(u64::from(samples)) / sample::count(u64::from(SAMPLE_RATE_HZ));
-    let attack = (seconds(at) / 0.01).min(1.0);
-    let release = (seconds(sounding.saturating_sub(at)) / 0.02).min(1.0);
-    attack * release * (-1.5 * seconds(at)).exp()
+/// A string that sounds with two overtones and decays. A point that turns on a circle and one factor per sample, because a bot
+/// with many calls would spend more on sines than on coding.
+#[derive(Debug, Clone, Default)]
+struct Plucked {
+    /// Sine and cosine of the angle.
+    point: (f32, f32),
+    /// Sine and cosine of the angle between two samples.
+    step: (f32, f32),
+    loudness: f32,
+    decay: f32,
+}
+
+impl Plucked {
+    fn new(semitones: i8) -> Self {
+        let rate = sample::count(u64::from(SAMPLE_RATE_HZ));
+        let angle = std::f32::consts::TAU * 220.0 * 2.0_f32.powf(f32::from(semitones) / 12.0) / rate;
+        let step = angle.sin_cos();
+        Self { point: step, step, loudness: 1.0, decay: (-1.5 / rate).exp() }
+    }
+
+    fn next(&mut self) -> f32 {
+        let (sin, cos) = self.point;
+        // sin 2x = 2 sin x cos x, sin 3x = 3 sin x - 4 sin³ x.
+        let timbre = sin + 0.8 * sin * cos + 0.2 * sin * (3.0 - 4.0 * sin * sin);
+        let value = timbre * self.loudness;
+        self.loudness *= self.decay;
+        self.point = (sin * self.step.1 + cos * self.step.0, cos * self.step.1 - sin * self.step.0);
+        value
+    }
+}
+
+/// Fast in, and out before the breath: what is at the edges of a note is not heard as a click.
+fn edges(at: u32, sounding: u32) -> f32 {
+    let left = sounding.saturating_sub(at);
+    if at >= ATTACK && left >= RELEASE {
+        return 1.0;
+    }
+    let over =
+        |samples: u32, whole: u32| (sample::count(u64::from(samples)) / sample::count(u64::from(whole))).min(1.0);
+    over(at, ATTACK) * over(left, RELEASE)
 }
 
 #[cfg(test)]
