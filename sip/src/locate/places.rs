@@ -221,6 +221,9 @@ impl Locator {
                 if self.targets.len() >= TARGETS_MAX {
                     break;
                 }
+                if self.is_target(&place, ip) {
+                    continue;
+                }
                 let id = TargetId(self.next_target);
                 self.next_target += 1;
                 self.targets.push_back(Target {
@@ -234,6 +237,14 @@ impl Locator {
                 });
             }
         }
+    }
+
+    /// Whether another name has led there already: a silent server would cost its time twice.
+    fn is_target(&self, place: &Place, ip: IpAddr) -> bool {
+        let (address, host) = (SocketAddr::new(ip, place.port), place.host.to_string());
+        let tried = self.tried.iter().map(|(target, _)| target);
+        let mut known = self.targets.iter().chain(self.running.values()).chain(&self.selected).chain(tried);
+        known.any(|t| t.transport == place.transport && t.address == address && t.host == host)
     }
 
     /// `None` while they are waited for; IPv6 and IPv4 take turns, as RFC 8305 §4 has it.

@@ -231,6 +231,19 @@ fn servers_are_tried_in_the_order_of_the_names_250_ms_apart() {
 }
 
 #[test]
+fn a_server_that_several_names_lead_to_is_tried_once() {
+    let edge = || srv(&[(0, 5061, "edge.example.test")]);
+    let zone = vec![
+        ("_sipinternaltls._tcp.example.test", Kind::Srv, edge()),
+        ("_sip._tls.example.test", Kind::Srv, edge()),
+        ("edge.example.test", Kind::A, a(&["192.0.2.9"])),
+    ];
+    let log = steps(account(None), &zone, &[("192.0.2.9", 32_000)]);
+    assert_eq!(log.iter().filter(|step| step.contains(" > ")).count(), 1, "{log:?}");
+    assert!(log.last().is_some_and(|step| step.contains("! AllFailed")), "{log:?}");
+}
+
+#[test]
 fn a_service_that_is_not_offered_is_not_looked_for_at_the_host() {
     let mut zone: Zone = vec![("example.test", Kind::A, a(&["192.0.2.1"]))];
     zone.push(("_sip._udp.example.test", Kind::Srv, srv(&[(0, 0, ".")])));
