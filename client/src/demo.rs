@@ -35,10 +35,12 @@ pub async fn run(
 ) -> Result<ExitCode, NotReady> {
     let internal = |text: String| NotReady { code: ExitCode::Internal, text };
     let printer = Printer::new(args.json, started);
-    let lab = Running::start(&lab_args(global)?).await.map_err(internal)?;
-    printer.line(&format!("the edge of {} is up, files in {}", lab.domain(), lab.folder().display()));
-    let bot = start_bot(&lab).await?;
-    printer.line("the echo bot is registered");
+    // From the first moment: what is asked to end before the call must clean up too.
+    let mut stop = Stop::new();
+    let (lab, bot) = tokio::select! {
+        ready = set_up(global, printer) => ready?,
+        () = stop.asked() => return Err(NotReady { code: ExitCode::Interrupted, text: "interrupted".to_owned() }),
+    };
     let account = account(&lab, "alice")?;
     let account = AccountConfig { policy: policy(global), ..account };
     let source = if args.mic { MediaSource::Microphone } else { MediaSource::Tune };
@@ -50,11 +52,21 @@ pub async fn run(
     } else {
         let duration = Some(Duration::from_secs(args.seconds));
         let plan = CallPlan { account, uri: CALLEE.to_owned(), options, dtmf: None, duration };
-        session::run(engine, plan, printer, Stop::new()).await
+        session::run(engine, plan, printer, stop).await
     };
     bot.shutdown().await;
     lab.stop().await;
     Ok(code)
+}
+
+/// The edge and its echo bot.
+async fn set_up(global: &Global, printer: Printer) -> Result<(Running, Engine), NotReady> {
+    let internal = |text: String| NotReady { code: ExitCode::Internal, text };
+    let lab = Running::start(&lab_args(global)?).await.map_err(internal)?;
+    printer.line(&format!("the edge of {} is up, files in {}", lab.domain(), lab.folder().display()));
+    let bot = start_bot(&lab).await?;
+    printer.line("the echo bot is registered");
+    Ok((lab, bot))
 }
 
 fn policy(global: &Global) -> crate::api::PathPolicy {

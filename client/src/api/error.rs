@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallId, IceReport};
+use super::{AccountId, CallId, IceReport};
 
 /// A command that makes no sense now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -13,6 +13,8 @@ pub enum CommandError {
     UnknownCall { call: CallId },
     #[error("there is no such account")]
     UnknownAccount,
+    #[error("account {account} exists already; remove it first, its calls end with it")]
+    AccountExists { account: AccountId },
     #[error("call {call} exists already")]
     CallExists { call: CallId },
     #[error("call {call} is {state}: {needed}")]

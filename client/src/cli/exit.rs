@@ -153,6 +153,7 @@ impl ExitCode {
             CommandError::BadTarget { .. } | CommandError::BadDigits { .. } => Self::Usage,
             CommandError::UnknownCall { .. }
             | CommandError::UnknownAccount
+            | CommandError::AccountExists { .. }
             | CommandError::CallExists { .. }
             | CommandError::WrongState { .. }
             | CommandError::TooManyCalls { .. } => Self::Internal,

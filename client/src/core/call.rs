@@ -52,11 +52,13 @@ pub(crate) struct Fork {
     pub(crate) agreed: Agreed,
     /// The nominated pairs, and whether a re-INVITE has to name them: forks conclude before one of them answers.
     pub(crate) concluded: Option<(Vec<Path>, bool)>,
+    /// No pair works between us and it.
+    pub(crate) has_failed: bool,
 }
 
 impl Fork {
     pub(crate) fn new(number: u32, peer: Option<PeerId>, agreed: Agreed) -> Self {
-        Self { number, peer, agreed, concluded: None }
+        Self { number, peer, agreed, concluded: None, has_failed: false }
     }
 }
 

@@ -24,7 +24,7 @@ impl Core {
 
     fn obey(&mut self, now: Instant, command: &Command) -> Result<(), CommandError> {
         match command {
-            Command::AddAccount { account, config } => self.add_account(now, *account, config),
+            Command::AddAccount { account, config } => self.add_account(now, *account, config)?,
             Command::RemoveAccount { account } => self.remove_account(now, *account)?,
             Command::Register { account } => {
                 self.known(*account)?;
@@ -95,7 +95,10 @@ impl Core {
         Err(CommandError::WrongState { call: id, state: phase::name(call.state).to_owned(), needed: needed.to_owned() })
     }
 
-    fn add_account(&mut self, now: Instant, id: AccountId, config: &AccountConfig) {
+    fn add_account(&mut self, now: Instant, id: AccountId, config: &AccountConfig) -> Result<(), CommandError> {
+        if self.accounts.contains_key(&id) {
+            return Err(CommandError::AccountExists { account: id });
+        }
         let elapsed = now.saturating_duration_since(self.started);
         let setup = AccountSetup {
             user_agent: self.config.user_agent.clone(),
@@ -105,10 +108,9 @@ impl Core {
             seed: self.rng.random(),
         };
         let account = Account::new(now, id, config.clone(), setup, &mut self.ports);
-        if let Some(mut old) = self.accounts.insert(id, account) {
-            old.close(&mut self.ports);
-        }
+        self.accounts.insert(id, account);
         self.with_account(id, |account, ports| account.register(now, ports));
+        Ok(())
     }
 
     fn remove_account(&mut self, now: Instant, id: AccountId) -> Result<(), CommandError> {

@@ -137,7 +137,7 @@ impl Call {
             ice::Event::PathChanged { component, path, cause, .. } => self.path_changed(cx, component, &path, cause),
             ice::Event::Concluded { peer, announce, selected } => self.concluded(cx, peer, announce, selected),
             ice::Event::RemoteCandidates { verdict, .. } => self.pairs_judged(cx, verdict),
-            ice::Event::Failed { report, .. } => self.ice_failed(cx, &report),
+            ice::Event::Failed { peer, report } => self.ice_failed(cx, peer, &report),
             ice::Event::ConsentLost { .. } => self.consent_lost(cx),
             ice::Event::Closed => {
                 self.flow = None;
@@ -186,9 +186,13 @@ impl Call {
         self.apply_media(cx);
     }
 
-    fn ice_failed(&mut self, cx: &mut Cx<'_>, report: &ice::IceReport) {
+    fn ice_failed(&mut self, cx: &mut Cx<'_>, peer: ice::PeerId, report: &ice::IceReport) {
+        for fork in self.forks.values_mut().filter(|fork| fork.peer == Some(peer)) {
+            fork.has_failed = true;
+        }
         // A fork that cannot be reached ends the call only if it is the last one.
-        if self.dialog.is_none() && self.direction == Direction::Outgoing && self.forks.len() > 1 {
+        let is_open = self.dialog.is_none() && self.direction == Direction::Outgoing;
+        if is_open && self.forks.values().any(|fork| !fork.has_failed) {
             return;
         }
         let report = Box::new(views::report(report));

@@ -228,7 +228,9 @@ impl Sound {
             Err(error) => {
                 // Said once: the next call would only say the same.
                 self.null_told = true;
-                self.notices.push(error.to_string());
+                let has_microphone = !matches!(self.choice, SoundChoice::Cards { output_only: true, .. });
+                let silence = if has_microphone { "; silence is sent" } else { "" };
+                self.notices.push(format!("{error}{silence}"));
             }
         }
     }

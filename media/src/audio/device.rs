@@ -69,7 +69,7 @@ pub enum DeviceError {
     #[error("no sound card was found")]
     None,
     /// The default card does not open: most likely there is none.
-    #[error("no sound card can be used ({cause}): nothing is heard and silence is sent")]
+    #[error("no sound card can be used ({cause}): nothing is heard")]
     Unusable {
         /// The system's words.
         cause: String,

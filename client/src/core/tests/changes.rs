@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::wire::{World, answering, listening};
-use crate::api::{CallChange, CallId, CallState, Command, MediaSource, PathCause, TransportChoice};
+use crate::api::{
+    AccountId, CallChange, CallId, CallState, Command, CommandError, EngineChange, EventBody, MediaSource, PathCause,
+    TransportChoice,
+};
 
 const C1: CallId = CallId(1);
 const C2: CallId = CallId(2);
@@ -20,6 +23,20 @@ fn talking() -> World {
     world.run_for(secs(3));
     assert!(world.phones[0].is(C1, CallState::Talking), "{}", world.story());
     world
+}
+
+#[test]
+fn an_account_is_not_replaced_under_its_calls() {
+    let mut world = talking();
+    let config = Box::new(listening("192.0.2.1:5060", TransportChoice::Udp));
+    world.command(0, Command::AddAccount { account: AccountId(1), config });
+    world.run_for(secs(1));
+    let is_refusal = |change: &EngineChange| {
+        matches!(change, EngineChange::Refused { error: CommandError::AccountExists { .. }, .. })
+    };
+    let refused = |body: &EventBody| matches!(body, EventBody::Engine(change) if is_refusal(change));
+    assert!(world.phones[0].events.iter().any(|(_, body)| refused(body)), "{}", world.story());
+    assert!(world.phones[0].is(C1, CallState::Talking), "{}", world.story());
 }
 
 #[test]

@@ -244,6 +244,25 @@ fn of_two_forks_that_have_both_concluded_the_pair_of_the_one_that_answers_is_ann
 }
 
 #[test]
+fn when_no_fork_can_be_reached_the_call_says_so_and_does_not_ring_on() {
+    let mut world = World::new(3);
+    world.edge = Some(edge::Edge::new(world.now, 480));
+    world.lost = |_| true;
+    let without_relays =
+        |user| crate::api::AccountConfig { mras: false, ..edge::account(user, TransportChoice::Tcp, PathPolicy::All) };
+    world.add(0, without_relays("alice"));
+    for phone in [1, 2] {
+        let auto_answer = Some(AutoAnswer { after_ms: 100_000, options: AnswerOptions::default() });
+        world.add(phone, crate::api::AccountConfig { auto_answer, ..without_relays("bob") });
+    }
+    world.run_for(SETTLED);
+    world.dial(0, C1, "bob", MediaSource::Tune);
+    world.run_for(secs(42));
+    let ended = world.phones[0].ended(C1);
+    assert!(matches!(ended, Some(crate::api::EndReason::NoPath { .. })), "{ended:?}\n{}", world.story());
+}
+
+#[test]
 fn stopped_at_any_moment_of_its_registration_a_phone_leaves_nothing_at_the_registrar() {
     for ms in (0..160).step_by(5) {
         let mut world = World::new(1);
