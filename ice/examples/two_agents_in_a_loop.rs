@@ -39,6 +39,8 @@ impl Side {
                     return;
                 }
                 Output::CloseSocket(_)
+                | Output::Listen { .. }
+                | Output::CloseListener(_)
                 | Output::OpenStream { .. }
                 | Output::CloseStream(_)
                 | Output::StreamSend { .. }

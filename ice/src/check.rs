@@ -41,6 +41,12 @@ pub enum CheckFailure {
     Policy,
     /// The relay did not permit the peer's address (RFC 8656 §9).
     Permission,
+    /// The other end could not be connected to, or let the connection wait for 8 s (RFC 6544 §7.1).
+    NotConnected,
+    /// Not tried: too many connections at once, or to this address.
+    TooManyConnections,
+    /// Its TCP connection has ended.
+    ConnectionLost,
     /// The relay or socket under it is gone.
     BaseLost,
     /// Valid once, but consent ran out or was revoked (RFC 7675 §5.1, §5.2).
@@ -55,6 +61,9 @@ impl fmt::Display for CheckFailure {
             Self::Status(code) => write!(f, "refused with {code}"),
             Self::Policy => f.write_str("works, but the path policy forbids it"),
             Self::Permission => f.write_str("the relay does not permit this peer"),
+            Self::NotConnected => f.write_str("no TCP connection"),
+            Self::TooManyConnections => f.write_str("not tried: too many TCP connections"),
+            Self::ConnectionLost => f.write_str("its TCP connection ended"),
             Self::BaseLost => f.write_str("its socket or relay is gone"),
             Self::ConsentLost => f.write_str("consent ran out"),
         }
@@ -129,7 +138,10 @@ impl Session {
         let timing = match purpose {
             Purpose::Connectivity => {
                 pair.state = PairState::InProgress;
-                Timing::udp(rto)
+                match pair.base() {
+                    Base::Socket(_) | Base::Relay(_) => Timing::udp(rto),
+                    Base::Tcp(_) => Timing::RELIABLE,
+                }
             }
             Purpose::Nomination => {
                 self.nominations += 1;
@@ -330,16 +342,18 @@ impl Session {
 
     /// The local candidate with the mapped address; a new peer-reflexive one if there is none (RFC 8445 §7.2.5.3.1).
     fn seen_as(&self, cx: &mut Context<'_>, id: PairId, mapped: SocketAddr) -> Result<Candidate, CheckFailure> {
-        let Some(local) = self.checklist.get(id).map(|pair| pair.local.clone()) else {
+        let Some((local, remote)) = self.checklist.get(id).map(|pair| (pair.local.clone(), pair.remote.addr)) else {
             return Err(CheckFailure::BaseLost);
         };
+        let base_addr = cx.half.sent_from(local.base, remote).unwrap_or(local.base_addr);
         let component = local.candidate.component;
         let known = cx.half.local_candidates().iter().map(|c| &c.candidate);
-        let mut known = known.filter(|c| c.addr == mapped && c.component == component);
+        let transport = local.candidate.transport;
+        let mut known = known.filter(|c| c.addr == mapped && c.component == component && c.transport == transport);
         if let Some(known) = known.next() {
             return Ok(known.clone());
         }
-        let kind = if mapped == local.base_addr && local.relay.is_none() {
+        let kind = if mapped == base_addr && local.relay.is_none() {
             CandidateType::Host
         } else {
             CandidateType::PeerReflexive
@@ -347,7 +361,12 @@ impl Session {
         if !cx.half.policy.allows(kind, local.relay) {
             return Err(CheckFailure::Policy);
         }
-        if mapped == local.base_addr { Ok(local.candidate) } else { Ok(cx.half.peer_reflexive(&local, mapped)) }
+        // An active end has the port of its connection.
+        match (mapped == base_addr, local.base) {
+            (false, _) => Ok(cx.half.peer_reflexive(&local, mapped)),
+            (true, Base::Tcp(_)) => Ok(Candidate { addr: mapped, ..local.candidate }),
+            (true, Base::Socket(_) | Base::Relay(_)) => Ok(local.candidate),
+        }
     }
 
     /// Other checks of the pair stop being sent.
@@ -356,6 +375,14 @@ impl Session {
         for check in self.checks.values_mut().filter(of_pair) {
             check.is_cancelled = true;
             check.transaction.cancel(now + CANCELLED_WAIT);
+        }
+    }
+
+    /// The TCP connection of a pair has ended, or there will be none.
+    pub(crate) fn disconnected(&mut self, cx: &mut Context<'_>, base: Base, remote: SocketAddr, cause: CheckFailure) {
+        if let Some(id) = self.checklist.find(base, remote) {
+            self.checks.retain(|_, check| check.pair != id);
+            self.pair_failed(cx, id, cause);
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
+use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component, TcpType};
 use crate::check::CheckFailure;
 use crate::description::Role;
 use crate::pair::{Base, LocalCandidate, Pair, PairId, PairState};
@@ -15,8 +15,9 @@ use crate::priority;
 /// RFC 8445 §6.1.2.5 limits the pairs, 100 by default: each costs packets to an address that a stranger named.
 pub(crate) const PAIRS_MAX: usize = 100;
 
-/// Remote candidates kept: what fits into an honest description, and as many again learnt from checks.
-const REMOTE_MAX: usize = 64;
+/// Remote candidates kept: what an honest description of ten interfaces with both families, UDP and TCP has, and as many
+/// again learnt from checks.
+const REMOTE_MAX: usize = 256;
 
 /// Whether a check can go out now: a relay needs the peer's permission first (RFC 8445 §7.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,9 @@ impl Checklist {
     /// Adds a remote candidate unless its address is known for the component; a signalled one replaces what was learnt
     /// from a check (RFC 8445 §7.3.1.3).
     pub(crate) fn add_remote(&mut self, candidate: Candidate) -> bool {
-        let same = |c: &Candidate| c.addr == candidate.addr && c.component == candidate.component;
+        let same = |c: &Candidate| {
+            c.addr == candidate.addr && c.component == candidate.component && c.transport == candidate.transport
+        };
         if let Some(known) = self.remote.iter_mut().find(|c| same(c)) {
             if known.kind != CandidateType::PeerReflexive || candidate.kind == CandidateType::PeerReflexive {
                 return false;
@@ -218,7 +221,7 @@ impl Checklist {
 
     /// The relays have the lowest priority and work where nothing else does: the best pair of each two types stays.
     fn is_best_of_kind(&self, pair: &Pair) -> bool {
-        let kind = |p: &Pair| (p.component(), p.local.candidate.kind, p.local.relay, p.remote.kind);
+        let kind = |p: &Pair| (p.component(), p.local.candidate.kind, p.local.candidate.transport, p.local.relay, p.remote.kind);
         !self.pairs.values().any(|other| kind(other) == kind(pair) && other.priority > pair.priority)
     }
 
@@ -264,9 +267,15 @@ impl Checklist {
 
 /// RFC 8445 §6.1.2.2: same component, transport and family; link-local IPv6 only with link-local.
 fn can_pair(local: &Candidate, remote: &Candidate) -> bool {
-    let is_udp = local.transport == CandidateTransport::Udp && remote.transport == CandidateTransport::Udp;
+    use CandidateTransport::{Tcp, Udp};
+    use TcpType::{Active, Passive, SimultaneousOpen};
+    // A passive candidate of ours waits for the other side's checks (RFC 6544 §6.2).
+    let fits = matches!(
+        (local.transport, remote.transport),
+        (Udp, Udp) | (Tcp(Active), Tcp(Passive)) | (Tcp(SimultaneousOpen), Tcp(SimultaneousOpen))
+    );
     let is_usable = remote.addr.port() != 0 && !remote.addr.ip().is_unspecified() && !remote.addr.ip().is_multicast();
-    is_udp
+    fits
         && is_usable
         && local.component == remote.component
         && local.addr.is_ipv4() == remote.addr.is_ipv4()

@@ -94,10 +94,13 @@ pub struct Config {
     /// UDP ports to bind; `None` leaves the choice to the system.
     pub port_range: Option<RangeInclusive<u16>>,
     pub dialect: Dialect,
+    /// Gather host candidates over TCP too (RFC 6544).
+    pub tcp: bool,
 }
 
 impl Default for Config {
-    /// No interface and no server yet; 500 ms to gather, 5 ms pacing, both components, the standard dialect.
+    /// No interface and no server yet; 500 ms to gather, 5 ms pacing, both components, the standard dialect,
+    /// TCP candidates.
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
@@ -109,6 +112,7 @@ impl Default for Config {
             pacing: Duration::from_millis(5),
             port_range: None,
             dialect: Dialect::RFC8445,
+            tcp: true,
         }
     }
 }

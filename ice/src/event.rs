@@ -1,10 +1,10 @@
 //! Inputs, outputs and events of the [`Agent`](crate::Agent): the contract of architecture §3.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::candidate::{Candidate, Component};
+use crate::candidate::{Candidate, CandidateTransport, Component};
 use crate::config::{ServerId, ServerTransport};
 use crate::description::{LocalDescription, PairsVerdict};
 use crate::report::IceReport;
@@ -17,6 +17,10 @@ pub struct SocketId(pub u32);
 /// A TCP or TLS stream, numbered by the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId(pub u32);
+
+/// The place of a host candidate over TCP, numbered by the agent; all but active ones listen (RFC 6544 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TcpId(pub u32);
 
 /// One remote description: with forking there is one for each early dialog (RFC 3261 §13.2.2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +42,11 @@ impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "peer{}", self.0)
     }
+}
+
+impl PathClass {
+    /// All, from best to worst.
+    pub const ALL: [Self; 5] = [Self::Direct, Self::Reflexive, Self::RelayUdp, Self::DirectTcp, Self::RelayTcp];
 }
 
 /// What happened outside.
@@ -64,6 +73,23 @@ pub enum Input<'a> {
         local: SocketAddr,
         remote: SocketAddr,
     },
+    /// Answer to [`Output::Listen`]; `local` has the port that was bound.
+    Listening {
+        id: TcpId,
+        local: SocketAddr,
+    },
+    /// Instead of `Listening`, or later when the listener broke. `cause` is for people.
+    ListenFailed {
+        id: TcpId,
+        cause: String,
+    },
+    /// A stream came in at a listener. Its id is the owner's choice, from 2^31 on: lower ones are the agent's.
+    StreamAccepted {
+        listener: TcpId,
+        id: StreamId,
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
     StreamData {
         id: StreamId,
         bytes: &'a [u8],
@@ -86,10 +112,18 @@ pub enum Output {
         bind: SocketAddr,
     },
     CloseSocket(SocketId),
-    /// Connect, from this address if one is given; with a name in `tls`, do the TLS handshake for that name too.
+    /// Listen for plain TCP streams; port 0 leaves the port to the system. Streams may be opened from the same port
+    /// (simultaneous open, RFC 6544 §7.1), so it is bound to be shared.
+    Listen {
+        id: TcpId,
+        bind: SocketAddr,
+    },
+    CloseListener(TcpId),
+    /// Connect, from this address if one is given (port 0: any, else a listener's); with a name in `tls`, do the TLS
+    /// handshake for that name too.
     OpenStream {
         id: StreamId,
-        from: Option<IpAddr>,
+        from: Option<SocketAddr>,
         to: SocketAddr,
         tls: Option<String>,
     },
@@ -193,6 +227,8 @@ pub enum PathClass {
     /// Through NATs; peer-reflexive counts as server-reflexive.
     Reflexive,
     RelayUdp,
+    /// Host to host over TCP (RFC 6544): it stalls where UDP would lose a packet, but needs no server.
+    DirectTcp,
     /// A relay that we reach over TCP or TLS.
     RelayTcp,
 }
@@ -211,11 +247,13 @@ pub struct Path {
 }
 
 impl fmt::Display for Path {
-    /// `host-srflx`, `relay(tls)-host`.
+    /// `host-srflx`, `relay(tls)-host`, `host(tcp)-host`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.local.kind)?;
         if let Some(transport) = self.relay {
             write!(f, "({transport})")?;
+        } else if self.local.transport != CandidateTransport::Udp {
+            f.write_str("(tcp)")?;
         }
         write!(f, "-{}", self.remote.kind)
     }

@@ -116,6 +116,7 @@ impl Half {
         self.keepalive_at = Some(now + KEEPALIVE);
         self.attempts.clear();
         self.open_sockets();
+        self.open_endpoints();
         let open: Vec<SocketId> =
             self.sockets.iter().filter(|(_, s)| s.is_wanted && s.local().is_some()).map(|(id, _)| *id).collect();
         for id in open {
@@ -393,6 +394,7 @@ impl Half {
 
     fn is_opening(&self) -> bool {
         self.sockets.values().any(|s| s.is_wanted && matches!(s.state, SocketState::Opening { .. }))
+            || self.endpoints.values().any(crate::tcp::Endpoint::is_opening)
     }
 
     /// Attempts without an answer that `Gathered` waits for.
@@ -481,7 +483,12 @@ impl Half {
                 }
             }
             Input::SocketFailed { id, cause } => self.socket_failed(now, id, &cause),
-            Input::StreamOpened { id, .. } => self.stream_opened(now, id),
+            Input::StreamOpened { id, local, .. } => self.stream_opened(now, id, local),
+            Input::StreamAccepted { listener, id, local, remote } => {
+                self.stream_accepted(now, listener, id, local, remote);
+            }
+            Input::Listening { id, local } => self.listening(id, local),
+            Input::ListenFailed { id, cause } => self.listen_failed(id, &cause),
             Input::StreamData { id, bytes } => self.stream_data(now, id, bytes),
             Input::StreamClosed { id, cause } => self.stream_closed(now, id, &cause),
             Input::Timeout => {}

@@ -22,11 +22,10 @@
 //! 5. *Keep*: consent on the pair in use, standby pairs where both sides renominate; everything else is given back.
 //! 6. *Restart*: new credentials, the old pair carries on until the new one is nominated.
 //!
-//! What it does not do: SDP text (the caller's), trickling (RFC 8838), TCP candidates of its own (RFC 6544; their lines
-//! are read, and [`CandidateTransport`] is where they will join).
+//! What it does not do: SDP text (the caller's), trickling (RFC 8838).
 //!
 //! Read in this order: [`Agent`] (the facade), `event`, `description`, `config`, `policy` (the numbers), then `peer`,
-//! `checklist`, `check`, `responder`, `promotion`, `path`, `consent`; for our half `local`, `gather`, `relay`; at last
+//! `checklist`, `check`, `responder`, `promotion`, `path`, `consent`; for our half `local`, `gather`, `tcp`, `relay`; at last
 //! `schedule`, which says what is due when. The codec is in [`stun`], the relay client in [`turn`].
 
 pub mod demux;
@@ -57,6 +56,7 @@ mod relay;
 mod report;
 mod responder;
 mod schedule;
+mod tcp;
 
 pub use agent::{Agent, NoSuchPeer};
 pub use candidate::{Candidate, CandidateError, CandidateTransport, CandidateType, Component, TcpType};
@@ -65,7 +65,7 @@ pub use config::{Config, RelayCredentials, Secret, Server, ServerId, ServerTrans
 pub use description::{LocalDescription, NominatedPair, PairsVerdict, RemoteDescription, Role};
 pub use event::{
     Event, Input, Output, Path, PathCause, PathClass, PeerId, ServerCause, ServerFailure, ServerOutcome, SocketId,
-    StreamId,
+    StreamId, TcpId,
 };
 pub use path::NotReady;
 pub use policy::{Dialect, Moves, Policy, PolicyError, Settle};

@@ -5,6 +5,7 @@
 //!                                         ├── reflexive candidate (what a server saw)
 //!                                         └── Relay over UDP ── relayed candidate      see relay.rs, gather.rs
 //!   server ───── stream (TCP, TLS) ────────── Relay ─────────── relayed candidate
+//!   interface ── Endpoint (per component and direction) ─────── host candidate over TCP      see tcp.rs
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,13 +20,15 @@ use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
 use crate::checklist::{Readiness, is_link_local};
 use crate::config::{Config, Secret, Server, ServerId, ServerTransport};
 use crate::description::LocalDescription;
-use crate::event::{Event, Output, PeerId, ServerOutcome, SocketId, StreamId};
+use crate::check::CheckFailure;
+use crate::event::{Event, Output, PeerId, ServerOutcome, SocketId, StreamId, TcpId};
 use crate::foundation::{Foundations, Likeness};
 use crate::gather::{Attempt, Gathering};
 use crate::pair::{Base, LocalCandidate, Pair, RelayId};
 use crate::policy::Policy;
 use crate::priority;
 use crate::relay::Relay;
+use crate::tcp::Endpoint;
 
 /// Interfaces gathered on: each costs a socket per component and a question to every server.
 pub(crate) const INTERFACES_MAX: usize = 8;
@@ -96,6 +99,8 @@ pub(crate) enum News {
     Packet { base: Base, from: SocketAddr, payload: Vec<u8> },
     /// Pairs on this base have failed.
     BaseLost(Base),
+    /// The TCP connection of a pair has ended or was never there.
+    Disconnected { base: Base, remote: SocketAddr, cause: CheckFailure },
     /// No path in time.
     SessionFailed(PeerId),
 }
@@ -111,6 +116,9 @@ pub(crate) struct Half {
     pub mux: bool,
     pub(crate) sockets: BTreeMap<SocketId, Socket>,
     pub(crate) relays: BTreeMap<RelayId, Relay>,
+    /// Host candidates over TCP are wanted.
+    pub(crate) uses_tcp: bool,
+    pub(crate) endpoints: BTreeMap<TcpId, Endpoint>,
     pub(crate) candidates: Vec<LocalCandidate>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) gathering: Option<Gathering>,
@@ -130,6 +138,7 @@ pub(crate) struct Half {
     port_range: Option<RangeInclusive<u16>>,
     foundations: Foundations,
     next_socket: u32,
+    pub(crate) next_endpoint: u32,
     pub(crate) next_stream: u32,
     pub(crate) next_relay: u32,
 }
@@ -147,6 +156,8 @@ impl Half {
             mux: !config.rtcp,
             sockets: BTreeMap::new(),
             relays: BTreeMap::new(),
+            uses_tcp: config.tcp,
+            endpoints: BTreeMap::new(),
             candidates: Vec::new(),
             attempts: Vec::new(),
             gathering: None,
@@ -164,6 +175,7 @@ impl Half {
             port_range: config.port_range.clone(),
             foundations: Foundations::default(),
             next_socket: 0,
+            next_endpoint: 0,
             next_stream: 0,
             next_relay: 0,
         }
@@ -182,6 +194,7 @@ impl Half {
                 }
             }
             Base::Relay(relay) => self.relay_send(now, relay, to, &payload),
+            Base::Tcp(endpoint) => self.tcp_send(now, endpoint, to, &payload),
         }
     }
 
@@ -190,6 +203,7 @@ impl Half {
         match base {
             Base::Socket(id) => self.sockets.get(&id).filter(|s| s.local().is_some()).map(|s| s.component),
             Base::Relay(id) => self.relays.get(&id).filter(|r| r.relayed.is_some()).map(|r| r.component),
+            Base::Tcp(id) => self.endpoints.get(&id).filter(|e| e.local().is_some()).map(|e| e.component),
         }
     }
 
@@ -206,7 +220,8 @@ impl Half {
     /// Whether a check of this pair can go out: relays need the peer's permission first.
     pub(crate) fn readiness(&self, pair: &Pair) -> Readiness {
         match pair.base() {
-            Base::Socket(_) => Readiness::Ready,
+            // The check itself connects.
+            Base::Socket(_) | Base::Tcp(_) => Readiness::Ready,
             Base::Relay(id) => match self.relays.get(&id) {
                 Some(relay) => relay.permission(pair.remote.addr.ip()),
                 None => Readiness::Refused,
@@ -239,12 +254,16 @@ impl Half {
     }
 
     /// A random port of the range; two agents on one host would otherwise race for the same ones in the same order.
-    fn bind_addr(&mut self, ip: IpAddr) -> SocketAddr {
+    pub(crate) fn bind_addr(&mut self, ip: IpAddr) -> SocketAddr {
         let port = match self.port_range.clone() {
             Some(range) if !range.is_empty() => self.rng.random_range(range),
             Some(_) | None => 0,
         };
         SocketAddr::new(ip, port)
+    }
+
+    pub(crate) fn has_port_range(&self) -> bool {
+        self.port_range.as_ref().is_some_and(|range| !range.is_empty())
     }
 
     /// Takes the answer to `OpenSocket`.
@@ -256,11 +275,9 @@ impl Half {
         socket.state = SocketState::Open { local };
         let (component, index, is_wanted) = (socket.component, socket.index, socket.is_wanted);
         if is_wanted && self.policy.allows(CandidateType::Host, None) {
-            let foundation =
-                self.foundations.get(Likeness { kind: CandidateType::Host, base: local.ip(), server: None });
-            let kind = CandidateType::Host;
             let addr = Address { addr: local, base: Base::Socket(id), base_addr: local, related: None };
-            self.add_candidate(component, kind, addr, foundation, priority::local_preference(index, None), None);
+            let preference = priority::local_preference(index, None);
+            self.add_host_candidate(component, CandidateTransport::Udp, addr, preference);
         }
         self.sweep();
     }
@@ -297,10 +314,12 @@ impl Half {
             return; // RFC 8445 §5.1.3; the policy has been applied before: without hosts a srflx equal to its base stays
         }
         let server = self.servers.get(server.0).map(|s| (s.addr.ip(), s.transport));
-        let foundation = self.foundations.get(Likeness { kind, base: local.ip(), server });
+        let transport = CandidateTransport::Udp;
+        let foundation = self.foundations.get(Likeness { kind, transport, base: local.ip(), server });
         let related = if self.policy.hides_related() { Candidate::hidden_related(local) } else { local };
         let addr = Address { addr: mapped, base: Base::Socket(id), base_addr: local, related: Some(related) };
-        self.add_candidate(component, kind, addr, foundation, priority::local_preference(index, None), None);
+        let preference = priority::local_preference(index, None);
+        self.add_candidate((component, kind, transport), addr, foundation, preference, None);
     }
 
     /// The address that a relay gave us; `mapped` is ours as the relay saw it.
@@ -312,24 +331,38 @@ impl Half {
             return;
         }
         let server_ip = self.servers.get(server.0).map(|s| (s.addr.ip(), transport));
-        let foundation = self.foundations.get(Likeness { kind, base: relayed.ip(), server: server_ip });
+        let what = (component, kind, CandidateTransport::Udp);
+        let foundation =
+            self.foundations.get(Likeness { kind, transport: what.2, base: relayed.ip(), server: server_ip });
         let raddr = if self.policy.hides_related() { Candidate::hidden_related(relayed) } else { mapped };
         let addr = Address { addr: relayed, base: Base::Relay(id), base_addr: relayed, related: Some(raddr) };
         let preference = priority::local_preference(server.0, Some(transport));
-        self.add_candidate(component, kind, addr, foundation, preference, Some(transport));
+        self.add_candidate(what, addr, foundation, preference, Some(transport));
+    }
+
+    /// A candidate on an interface itself.
+    pub(crate) fn add_host_candidate(
+        &mut self,
+        component: Component,
+        transport: CandidateTransport,
+        at: Address,
+        local_preference: u16,
+    ) {
+        let kind = CandidateType::Host;
+        let likeness = Likeness { kind, transport, base: at.base_addr.ip(), server: None };
+        let foundation = self.foundations.get(likeness);
+        self.add_candidate((component, kind, transport), at, foundation, local_preference, None);
     }
 
     fn add_candidate(
         &mut self,
-        component: Component,
-        kind: CandidateType,
+        (component, kind, transport): (Component, CandidateType, CandidateTransport),
         at: Address,
         foundation: String,
         local_preference: u16,
         relay: Option<ServerTransport>,
     ) {
-        let priority = priority::candidate_priority(kind, local_preference, component);
-        let transport = CandidateTransport::Udp;
+        let priority = priority::candidate_priority(kind, transport, local_preference, component);
         let candidate =
             Candidate { foundation, component, transport, priority, addr: at.addr, kind, related: at.related };
         tracing::debug!(%candidate, "local candidate");
@@ -346,10 +379,11 @@ impl Half {
     /// A peer-reflexive candidate of ours (RFC 8445 §7.2.5.3.1): only part of valid pairs, never paired itself.
     pub(crate) fn peer_reflexive(&mut self, of: &LocalCandidate, mapped: SocketAddr) -> Candidate {
         let kind = CandidateType::PeerReflexive;
-        let foundation = self.foundations.get(Likeness { kind, base: of.base_addr.ip(), server: None });
+        let transport = of.candidate.transport;
+        let foundation = self.foundations.get(Likeness { kind, transport, base: of.base_addr.ip(), server: None });
         let related = if self.policy.hides_related() { Candidate::hidden_related(mapped) } else { of.base_addr };
         let component = of.candidate.component;
-        let (transport, priority) = (CandidateTransport::Udp, of.check_priority());
+        let priority = of.check_priority();
         Candidate { foundation, component, transport, priority, addr: mapped, kind, related: Some(related) }
     }
 
@@ -369,7 +403,8 @@ impl Half {
         }
     }
 
-    /// RFC 8445 §5.1.4: the one most likely to work without ICE. Relayed, then reflexive, then host; IPv4 first.
+    /// RFC 8445 §5.1.4: the one most likely to work without ICE. Relayed, then reflexive, then host; IPv4 first. A peer
+    /// without ICE speaks UDP only.
     pub(crate) fn default_candidate(&self, component: Component) -> Option<&LocalCandidate> {
         let order = |c: &&LocalCandidate| {
             let kind = match c.candidate.kind {
@@ -379,7 +414,8 @@ impl Half {
             };
             (kind, c.candidate.addr.is_ipv4(), c.candidate.priority)
         };
-        self.candidates.iter().filter(|c| c.candidate.component == component).max_by_key(order)
+        let is_udp = |c: &&LocalCandidate| c.candidate.transport == CandidateTransport::Udp;
+        self.candidates.iter().filter(|c| c.candidate.component == component).filter(is_udp).max_by_key(order)
     }
 
     /// New credentials, and candidates of what is still there; the rest is gathered again (RFC 8445 §9).
@@ -397,7 +433,10 @@ impl Half {
         self.candidates.retain(|c| match c.base {
             Base::Socket(id) => c.candidate.kind == CandidateType::Host && is_on_live_socket(id),
             Base::Relay(id) => relays.get(&id).is_some_and(|r| r.socket().is_none_or(is_on_live_socket)),
+            Base::Tcp(_) => true,
         });
+        let here = self.interfaces.clone();
+        self.close_endpoints(|endpoint| !here.contains(&endpoint.ip));
         self.probes.clear();
         // Questions under way would compete with the new ones.
         let unfinished = self.relays.iter().filter(|(_, relay)| relay.relayed.is_none()).map(|(id, _)| *id);
@@ -407,8 +446,13 @@ impl Half {
         self.start_gathering(now, config);
     }
 
-    /// Releases everything but these bases.
-    pub(crate) fn retain_bases(&mut self, now: Instant, keep: &BTreeSet<Base>) {
+    /// Releases everything but these bases, and these connections of their endpoints.
+    pub(crate) fn retain_bases(
+        &mut self,
+        now: Instant,
+        keep: &BTreeSet<Base>,
+        links: &BTreeSet<(Base, SocketAddr)>,
+    ) {
         self.candidates.retain(|c| keep.contains(&c.base));
         self.attempts.clear();
         for (id, socket) in &mut self.sockets {
@@ -419,6 +463,7 @@ impl Half {
             self.free_relay(now, id);
         }
         self.keepalive_at = None;
+        self.retain_endpoints(keep, links);
         self.sweep();
     }
 
@@ -431,6 +476,7 @@ impl Half {
         self.components.retain(|c| *c == Component::Rtp);
         self.candidates.retain(|c| c.candidate.component == Component::Rtp);
         self.attempts.retain(|a| a.component == Component::Rtp);
+        self.close_endpoints(|endpoint| endpoint.component == Component::Rtcp);
         for socket in self.sockets.values_mut().filter(|s| s.component == Component::Rtcp) {
             socket.is_wanted = false;
         }
@@ -464,11 +510,11 @@ impl Half {
 
 /// Where a candidate is and where it sends from.
 #[derive(Clone, Copy)]
-struct Address {
-    addr: SocketAddr,
-    base: Base,
-    base_addr: SocketAddr,
-    related: Option<SocketAddr>,
+pub(crate) struct Address {
+    pub addr: SocketAddr,
+    pub base: Base,
+    pub base_addr: SocketAddr,
+    pub related: Option<SocketAddr>,
 }
 
 /// Without duplicates and addresses that cannot be bound; link-local ones last.

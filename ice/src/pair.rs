@@ -10,11 +10,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::candidate::{Candidate, CandidateType, Component};
+use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
 use crate::check::CheckFailure;
 use crate::config::ServerTransport;
 use crate::description::Role;
-use crate::event::{PathClass, SocketId};
+use crate::event::{PathClass, SocketId, TcpId};
 use crate::priority;
 use crate::report::PairView;
 
@@ -22,11 +22,13 @@ use crate::report::PairView;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RelayId(pub u32);
 
-/// Where a candidate really sends from (RFC 8445 §4). Streams of TCP candidates (RFC 6544 §3) join here.
+/// Where a candidate really sends from (RFC 8445 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Base {
     Socket(SocketId),
     Relay(RelayId),
+    /// On the connection to the pair's remote address (RFC 6544 §3).
+    Tcp(TcpId),
 }
 
 /// A candidate of ours, with what only we know.
@@ -43,7 +45,8 @@ pub(crate) struct LocalCandidate {
 impl LocalCandidate {
     /// PRIORITY of a check: as if it were peer-reflexive (RFC 8445 §7.1.1).
     pub(crate) fn check_priority(&self) -> u32 {
-        priority::candidate_priority(CandidateType::PeerReflexive, self.local_preference, self.candidate.component)
+        let Candidate { transport, component, .. } = self.candidate;
+        priority::candidate_priority(CandidateType::PeerReflexive, transport, self.local_preference, component)
     }
 }
 
@@ -126,17 +129,30 @@ impl Pair {
 
     /// The worse end decides.
     pub(crate) fn class(&self) -> PathClass {
+        self.class_with(PathClass::RelayUdp)
+    }
+
+    /// `remote_relay` is the class of a remote relayed candidate.
+    fn class_with(&self, remote_relay: PathClass) -> PathClass {
         let local = match self.local.relay {
             Some(ServerTransport::Udp) => PathClass::RelayUdp,
             Some(ServerTransport::Tcp | ServerTransport::Tls) => PathClass::RelayTcp,
-            None => class_of(self.local_end().kind),
+            None => class_of(self.local_end().kind, PathClass::RelayUdp),
         };
-        local.max(class_of(self.remote.kind))
+        let remote = class_of(self.remote.kind, remote_relay);
+        match self.local.candidate.transport {
+            CandidateTransport::Udp => local.max(remote),
+            CandidateTransport::Tcp(_) if self.remote.kind == CandidateType::Relayed => PathClass::RelayTcp,
+            CandidateTransport::Tcp(_) => PathClass::DirectTcp,
+        }
     }
 
-    /// Better pairs are smaller: class first, then pair priority.
+    /// Better pairs are smaller: class first, then pair priority. How the other side reaches its relay it does not say; a
+    /// low local preference hints at TCP, and a direct connection over TCP is better than that.
     pub(crate) fn rank(&self) -> Rank {
-        Rank { class: self.class(), priority: std::cmp::Reverse(self.priority) }
+        let is_slow = priority::is_below_udp_relays(self.remote.priority);
+        let remote_relay = if is_slow { PathClass::RelayTcp } else { PathClass::RelayUdp };
+        Rank { class: self.class_with(remote_relay), priority: std::cmp::Reverse(self.priority) }
     }
 
     pub(crate) fn view(&self) -> PairView {
@@ -157,11 +173,11 @@ pub(crate) struct Rank {
     pub priority: std::cmp::Reverse<u64>,
 }
 
-/// What one end alone allows. How the other side reaches its relay it does not say.
-fn class_of(kind: CandidateType) -> PathClass {
+/// What one end alone allows.
+fn class_of(kind: CandidateType, relay: PathClass) -> PathClass {
     match kind {
         CandidateType::Host => PathClass::Direct,
         CandidateType::ServerReflexive | CandidateType::PeerReflexive => PathClass::Reflexive,
-        CandidateType::Relayed => PathClass::RelayUdp,
+        CandidateType::Relayed => relay,
     }
 }

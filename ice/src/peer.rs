@@ -337,6 +337,6 @@ impl Session {
 pub(crate) fn ask_permission(cx: &mut Context<'_>, base: Base, peer: std::net::IpAddr) {
     match base {
         Base::Relay(relay) => cx.half.permit(cx.now, relay, peer),
-        Base::Socket(_) => {}
+        Base::Socket(_) | Base::Tcp(_) => {}
     }
 }

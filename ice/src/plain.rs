@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, destination};
-use crate::candidate::Component;
+use crate::candidate::{CandidateTransport, Component};
 use crate::event::Output;
 use crate::pair::Base;
 
@@ -48,7 +48,9 @@ impl Agent {
             |base: &Base| self.half.candidate_of(*base).is_some_and(|c| c.base_addr.is_ipv4() == remote.is_ipv4());
         told.filter(same_family).or_else(|| {
             let of_family = |c: &&crate::pair::LocalCandidate| {
-                c.candidate.component == component && c.base_addr.is_ipv4() == remote.is_ipv4()
+                c.candidate.component == component
+                    && c.candidate.transport == CandidateTransport::Udp
+                    && c.base_addr.is_ipv4() == remote.is_ipv4()
             };
             self.half.local_candidates().iter().find(of_family).map(|c| c.base)
         })

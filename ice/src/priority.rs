@@ -1,6 +1,6 @@
 //! The two formulas of RFC 8445 §5.1.2.1 and §6.1.2.3, and the preferences that go into them.
 
-use crate::candidate::{CandidateType, Component};
+use crate::candidate::{CandidateTransport, CandidateType, Component, TcpType};
 use crate::config::ServerTransport;
 use crate::description::Role;
 
@@ -8,14 +8,33 @@ use crate::description::Role;
 const LOCAL_PREFERENCE_TCP: u16 = 0x7fff;
 const LOCAL_PREFERENCE_TLS: u16 = 0x3fff;
 
-/// Type preference, RFC 8445 §5.1.2.2.
-pub(crate) fn type_preference(kind: CandidateType) -> u8 {
-    match kind {
+/// Type preference, RFC 8445 §5.1.2.2; over TCP half of it, as UDP is better for media (RFC 6544 §4.2).
+pub(crate) fn type_preference(kind: CandidateType, transport: CandidateTransport) -> u8 {
+    let over_udp = match kind {
         CandidateType::Host => 126,
         CandidateType::PeerReflexive => 110,
         CandidateType::ServerReflexive => 100,
         CandidateType::Relayed => 0,
+    };
+    match transport {
+        CandidateTransport::Udp => over_udp,
+        CandidateTransport::Tcp(_) => over_udp / 2,
     }
+}
+
+/// `2^13 * direction + other`, RFC 6544 §4.2: of a host's candidates active ones pass most firewalls.
+pub(crate) fn tcp_local_preference(kind: TcpType, index: usize) -> u16 {
+    let direction: u16 = match kind {
+        TcpType::Active => 6,
+        TcpType::Passive => 4,
+        TcpType::SimultaneousOpen => 2,
+    };
+    (direction << 13) + 0x1fff_u16.saturating_sub(u16::try_from(index).unwrap_or(u16::MAX))
+}
+
+/// Whether a relayed candidate's priority is one that [`local_preference`] gives to relays over TCP and TLS.
+pub(crate) fn is_below_udp_relays(priority: u32) -> bool {
+    priority >> 8 <= u32::from(LOCAL_PREFERENCE_TCP)
 }
 
 /// Local preference: 65535 for the best address, one less for each further one (RFC 8445 §5.1.2.1 wants them unique;
@@ -30,8 +49,13 @@ pub(crate) fn local_preference(index: usize, relay: Option<ServerTransport>) -> 
 }
 
 /// `2^24 * type + 2^8 * local + (256 - component)`, RFC 8445 §5.1.2.1.
-pub(crate) fn candidate_priority(kind: CandidateType, local_preference: u16, component: Component) -> u32 {
-    let kind = u32::from(type_preference(kind));
+pub(crate) fn candidate_priority(
+    kind: CandidateType,
+    transport: CandidateTransport,
+    local_preference: u16,
+    component: Component,
+) -> u32 {
+    let kind = u32::from(type_preference(kind, transport));
     (kind << 24) + (u32::from(local_preference) << 8) + (256 - u32::from(component.number()))
 }
 
@@ -61,8 +85,30 @@ mod tests {
             (PeerReflexive, 65535, Component::Rtp, 1_862_270_975),
         ];
         for (kind, local, component, want) in cases {
-            assert_eq!(candidate_priority(kind, local, component), want, "{kind} {component}");
+            let udp = CandidateTransport::Udp;
+            assert_eq!(candidate_priority(kind, udp, local, component), want, "{kind} {component}");
         }
+    }
+
+    #[test]
+    fn tcp_candidates_rank_below_udp_ones_of_their_type_and_by_direction_among_themselves() {
+        use TcpType::{Active, Passive, SimultaneousOpen};
+        let of = |kind: TcpType, index| {
+            let preference = tcp_local_preference(kind, index);
+            candidate_priority(CandidateType::Host, CandidateTransport::Tcp(kind), preference, Component::Rtp)
+        };
+        assert_eq!((tcp_local_preference(Active, 0), tcp_local_preference(Passive, 1)), (0xdfff, 0x9ffe));
+        let udp = |kind| candidate_priority(kind, CandidateTransport::Udp, u16::MAX, Component::Rtp);
+        let order = [
+            udp(CandidateType::Host),
+            udp(CandidateType::ServerReflexive),
+            of(Active, 0),
+            of(Active, 1),
+            of(Passive, 0),
+            of(SimultaneousOpen, 0),
+            udp(CandidateType::Relayed),
+        ];
+        assert!(order.is_sorted_by(|a, b| a > b), "{order:?}");
     }
 
     #[test]

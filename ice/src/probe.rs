@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Server, ServerId, ServerTransport};
 use crate::event::{Event, ServerCause, ServerFailure, ServerOutcome};
 use crate::gather::{Attempt, AttemptState};
-use crate::local::Half;
+use crate::local::{Half, SocketState};
 
 impl Half {
     /// Tells once what a server turned out to be: what it was configured for decides.
@@ -53,6 +53,17 @@ impl Half {
         let silent = of_server().any(Attempt::is_open).then_some(ServerCause::Silent(took));
         let cause = of_server().find_map(failure).or(silent).unwrap_or(ServerCause::NoInterface);
         Some(ServerFailure { server: id, name: server.name, addr: server.addr, transport: server.transport, cause })
+    }
+
+    /// Host candidates that there could have been.
+    pub(crate) fn unavailable(&self) -> Vec<String> {
+        let sockets = self.sockets.values().filter_map(|socket| match &socket.state {
+            SocketState::Failed { cause } => Some(format!("{} udp {}: {cause}", socket.component, socket.ip)),
+            SocketState::Opening { .. } | SocketState::Open { .. } => None,
+        });
+        let endpoints = self.endpoints.values();
+        let endpoints = endpoints.filter_map(|e| Some(format!("{} tcp {}: {}", e.component, e.ip, e.failure()?)));
+        sockets.chain(endpoints).collect()
     }
 
     /// Why a server has no candidate, or what it gave: a line of the report.

@@ -83,7 +83,7 @@ pub(crate) fn best_valid(entries: &[Entry], components: &[Component]) -> Option<
     let all = |class: Option<PathClass>| -> Option<BTreeMap<Component, PairId>> {
         components.iter().map(|c| best(*c, class).map(|e| (*c, e.id))).collect()
     };
-    let classes = [PathClass::Direct, PathClass::Reflexive, PathClass::RelayUdp, PathClass::RelayTcp];
+    let classes = PathClass::ALL;
     classes.into_iter().find_map(|class| all(Some(class))).or_else(|| all(None))
 }
 
@@ -102,7 +102,7 @@ fn is_half_proven(entries: &[Entry], components: &[Component]) -> bool {
     let has = |component: Component, class: PathClass, valid: bool| {
         entries.iter().any(|e| e.component == component && e.rank.class == class && (e.is_valid || !valid))
     };
-    let classes = [PathClass::Direct, PathClass::Reflexive, PathClass::RelayUdp, PathClass::RelayTcp];
+    let classes = PathClass::ALL;
     let shared = |class: PathClass, valid: bool| components.iter().all(|c| has(*c, class, valid));
     let now = classes.into_iter().find(|class| shared(*class, true));
     let better = classes.into_iter().filter(|class| now.is_none_or(|now| *class < now));

@@ -221,9 +221,11 @@ impl Half {
         true
     }
 
-    pub(crate) fn stream_opened(&mut self, now: Instant, stream: StreamId) {
+    pub(crate) fn stream_opened(&mut self, now: Instant, stream: StreamId, local: SocketAddr) {
         let Some(id) = self.relay_on_stream(stream) else {
-            self.out.push_back(Output::CloseStream(stream)); // given up while it was connecting
+            if !self.tcp_opened(stream, local) {
+                self.out.push_back(Output::CloseStream(stream)); // given up while it was connecting
+            }
             return;
         };
         let Some(relay) = self.relays.get_mut(&id) else { return };
@@ -241,7 +243,10 @@ impl Half {
     }
 
     pub(crate) fn stream_data(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) {
-        let Some(id) = self.relay_on_stream(stream) else { return };
+        let Some(id) = self.relay_on_stream(stream) else {
+            self.tcp_data(stream, bytes);
+            return;
+        };
         if let Some(Via::Stream { is_heard, .. }) = self.relays.get_mut(&id).map(|r| &mut r.via) {
             *is_heard = true;
         }
@@ -249,7 +254,10 @@ impl Half {
     }
 
     pub(crate) fn stream_closed(&mut self, now: Instant, stream: StreamId, cause: &str) {
-        let Some(id) = self.relay_on_stream(stream) else { return };
+        let Some(id) = self.relay_on_stream(stream) else {
+            self.tcp_closed(stream, cause);
+            return;
+        };
         let Some(relay) = self.relays.get_mut(&id) else { return };
         let Via::Stream { is_open, is_heard, transport, .. } = relay.via else { return };
         if is_open && !is_heard && transport == ServerTransport::Tcp && !relay.is_freeing {
@@ -433,7 +441,7 @@ impl Half {
         }
         self.closing = Some(now + CLOSE_LIMIT);
         self.gathering = None;
-        self.retain_bases(now, &BTreeSet::new());
+        self.retain_bases(now, &BTreeSet::new(), &BTreeSet::new());
     }
 
     /// The time to wait for answers is over.

@@ -16,6 +16,8 @@ use crate::peer::Session;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IceReport {
     pub local: Vec<Candidate>,
+    /// Sockets and listeners that could not be had, with their causes.
+    pub unavailable: Vec<String>,
     pub servers: Vec<ServerReport>,
     pub peers: Vec<PeerReport>,
     /// From `gather` to `Gathered`.
@@ -107,6 +109,7 @@ impl Agent {
         });
         IceReport {
             local: self.half.local_candidates().iter().map(|c| c.candidate.clone()).collect(),
+            unavailable: self.half.unavailable(),
             servers: servers.collect(),
             peers: self.peers.iter().map(|(id, peer)| peer_report(*id, &peer.session)).collect(),
             gathering: self.half.gathered_in,
@@ -144,6 +147,9 @@ impl fmt::Display for IceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for server in &self.servers {
             writeln!(f, "server {} {} {}: {}", server.name, server.addr, server.transport, server.outcome)?;
+        }
+        for text in &self.unavailable {
+            writeln!(f, "local  {text}")?;
         }
         for candidate in &self.local {
             writeln!(f, "local  {candidate}")?;

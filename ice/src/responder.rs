@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 
 use crate::agent::Agent;
-use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
+use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component, TcpType};
 use crate::check::CheckFailure;
 use crate::config::Secret;
 use crate::description::Role;
@@ -139,6 +139,7 @@ impl Agent {
         if self.session(peer, is_previous).is_some_and(|session| session.forbids(&request)) {
             return self.refuse(base, from, message, 403, Some(key));
         }
+        self.half.prove_connection(base, from);
         self.accept(&request, message, key);
         if let Some(peer_state) = self.peers.get_mut(&peer)
             && !peer_state.is_reached
@@ -157,6 +158,7 @@ impl Agent {
                 return self.refuse(request.base, request.from, message, 487, Some(key));
             }
         }
+        self.half.prove_connection(request.base, request.from);
         self.accept(&request, message, key);
         if self.early.len() >= EARLY_MAX {
             self.early.pop_front();
@@ -262,7 +264,7 @@ impl Session {
             return;
         }
         let Some(local) = cx.half.candidate_of(request.base).cloned() else { return };
-        let Some(remote) = self.remote_of(request) else { return };
+        let Some(remote) = self.remote_of(request, local.candidate.transport) else { return };
         let id = match self.checklist.find(request.base, request.from) {
             Some(id) => id,
             // After the conclusion only a nomination is a reason for a new pair.
@@ -295,8 +297,11 @@ impl Session {
     }
 
     /// The candidate that the check came from: a peer-reflexive one if it is new (RFC 8445 §7.3.1.3).
-    fn remote_of(&mut self, request: &Request) -> Option<Candidate> {
-        let same = |c: &&Candidate| c.addr == request.from && c.component == request.component;
+    fn remote_of(&mut self, request: &Request, ours: CandidateTransport) -> Option<Candidate> {
+        let transport = opposite(ours);
+        let same = |c: &&Candidate| {
+            c.addr == request.from && c.component == request.component && c.transport == transport
+        };
         if let Some(known) = self.checklist.remote().iter().find(same) {
             return Some(known.clone());
         }
@@ -305,13 +310,25 @@ impl Session {
             // '+' cannot clash with an honest peer's numbering, and no other candidate is to share its fate.
             foundation: format!("prflx+{}", self.learnt),
             component: request.component,
-            transport: CandidateTransport::Udp,
+            transport,
             priority: request.priority,
             addr: request.from,
             kind: CandidateType::PeerReflexive,
             related: None,
         };
         self.checklist.add_remote(candidate.clone()).then_some(candidate)
+    }
+}
+
+/// What a candidate that reaches ours is (RFC 6544 §7.2).
+fn opposite(ours: CandidateTransport) -> CandidateTransport {
+    match ours {
+        CandidateTransport::Udp => CandidateTransport::Udp,
+        CandidateTransport::Tcp(kind) => CandidateTransport::Tcp(match kind {
+            TcpType::Active => TcpType::Passive,
+            TcpType::Passive => TcpType::Active,
+            TcpType::SimultaneousOpen => TcpType::SimultaneousOpen,
+        }),
     }
 }
 

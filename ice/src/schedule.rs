@@ -2,12 +2,15 @@
 //!
 //! Pacing is one for the whole agent (RFC 8445 §14.2): gathering first, then the peers in turn, each with its own Ta.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::agent::{Agent, DEADLINE_LEAST};
 use crate::event::{Event, PeerId};
 use crate::gather;
 use crate::local::News;
+use crate::pair::Base;
 use crate::peer::Peer;
 use crate::promotion::RELEASE_AFTER;
 
@@ -25,6 +28,7 @@ impl Agent {
             self.half.start_streams(now);
             self.half.poll_bindings(now);
             self.half.poll_relays(now);
+            self.half.poll_connections(now);
             self.half.keep_alive(now);
             self.take_news();
             self.run_peers();
@@ -43,6 +47,9 @@ impl Agent {
             match news {
                 News::Candidate => self.each_session(super::peer::Session::form),
                 News::Packet { base, from, payload } => self.packet(base, from, &payload),
+                News::Disconnected { base, remote, cause } => {
+                    self.each_session(|session, cx| session.disconnected(cx, base, remote, cause));
+                }
                 News::BaseLost(base) => self.each_session(|session, cx| session.base_lost(cx, base)),
                 News::SessionFailed(peer) => {
                     let report = self.report();
@@ -70,10 +77,16 @@ impl Agent {
             let is_released = is_current && release_if_due(&mut peer, self.now);
             self.peers.insert(id, peer);
             if is_released {
-                let keep = self.bases_in_use();
-                self.half.retain_bases(self.now, &keep);
+                let (keep, links) = (self.bases_in_use(), self.links_in_use());
+                self.half.retain_bases(self.now, &keep, &links);
             }
         }
+    }
+
+    /// Which bases are used towards which addresses: TCP connections are kept by it.
+    fn links_in_use(&self) -> BTreeSet<(Base, SocketAddr)> {
+        let sessions = self.peers.values().flat_map(Peer::sessions);
+        sessions.flat_map(|session| session.checklist.pairs()).map(|(_, pair)| (pair.base(), pair.remote.addr)).collect()
     }
 
     /// Starts transactions, Ta apart.
@@ -114,6 +127,7 @@ impl Agent {
             self.half.next_attempt_at().map(|at| at.max(self.pace_at)),
             self.half.next_binding_at(),
             self.half.next_relay_at(),
+            self.half.next_connection_at(),
             self.half.next_gathering_at(),
             self.half.keepalive_at,
             self.half.closing,

@@ -114,7 +114,8 @@ impl Account {
             let socket = ports.sip_socket(id);
             account.listening = Some(socket);
             ports.push(Output::OpenSocket { id: socket, bind: local, toward: None });
-            ports.push(Output::Listen { local });
+            let listener = ports.sip_listener(id);
+            ports.push(Output::Listen { id: listener, bind: local, shared: false });
         }
         account
     }
@@ -156,6 +157,11 @@ impl Account {
             list.swap(0, at);
         }
         list
+    }
+
+    /// TCP candidates make an offer too large for a datagram.
+    pub(crate) fn has_room_for_tcp(&self, hop: Hop) -> bool {
+        self.flows.get(&hop.flow).is_some_and(|info| info.transport != Transport::Udp)
     }
 
     pub(crate) fn port_range(&self) -> Option<RangeInclusive<u16>> {

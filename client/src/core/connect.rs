@@ -155,6 +155,7 @@ impl Search {
                 let id = ports.sip_stream(self.account);
                 let tls = (target.transport == Transport::Tls).then(|| tls_request(&target));
                 let from = self.bind.map(|bind| bind.ip()).filter(|ip| !ip.is_unspecified());
+                let from = from.map(|ip| SocketAddr::new(ip, 0));
                 ports.push(Output::OpenStream { id, from, to: target.address, tls });
                 Line::Stream(id)
             }

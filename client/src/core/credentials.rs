@@ -261,6 +261,7 @@ impl Account {
             rtcp: false,
             gather_limit: PROBE_LIMIT,
             waits_for_all: true,
+            tcp: false,
             ..ice::Config::default()
         };
         self.drop_probe(ports);

@@ -12,8 +12,8 @@ use super::negotiate::NegotiateError;
 
 /// Streams beside the audio that are remembered; an honest offer has two or three.
 const STREAMS_MAX: usize = 16;
-/// Candidate lines read from one description; more would make more pairs than are ever checked.
-const CANDIDATES_MAX: usize = 64;
+/// Candidate lines read from one description: ten interfaces with both families, UDP and TCP, and some relays.
+const CANDIDATES_MAX: usize = 200;
 /// Payload formats read from one description.
 const FORMATS_MAX: usize = 64;
 

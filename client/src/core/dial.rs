@@ -112,6 +112,10 @@ impl Call {
             policy: views::policy(self.policy),
             rtcp: self.their_offer.as_ref().is_none_or(|offer| !offer.mux),
             port_range: cx.account.port_range(),
+            tcp: match &self.their_offer {
+                Some(offer) => offer.ice.as_ref().is_some_and(negotiate::has_tcp),
+                None => cx.account.has_room_for_tcp(hop),
+            },
             ..ice::Config::default()
         };
         if config.servers.is_empty() && self.policy == PathPolicy::All {

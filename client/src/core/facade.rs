@@ -20,7 +20,7 @@ use super::account::{Account, News};
 use super::call::{Call, CallSeeds, Cx};
 use super::flow::{FlowOutput, earlier};
 use super::io::{Input, Output};
-use super::ports::{AgentOwner, Ports, SocketOwner, StreamOwner};
+use super::ports::{AgentOwner, ListenerOwner, Ports, SocketOwner, StreamOwner};
 use crate::api::{AccountChange, AccountId, CallId, EndReason, EngineChange};
 
 /// A shutdown that is not complete by then ends all the same.
@@ -103,6 +103,8 @@ impl Core {
             }
             Input::StreamOpened { .. }
             | Input::StreamAccepted { .. }
+            | Input::Listening { .. }
+            | Input::ListenFailed { .. }
             | Input::StreamData { .. }
             | Input::StreamClosed { .. } => {
                 self.stream_input(now, input);
@@ -162,9 +164,14 @@ impl Core {
     }
 
     fn stream_input(&mut self, now: Instant, input: Input<'_>) {
-        if let Input::StreamAccepted { id, local, remote } = input {
-            return self.stream_accepted(now, id, local, remote);
-        }
+        let input = match input {
+            Input::StreamAccepted { listener, id, local, remote } => {
+                return self.stream_accepted(now, listener, id, (local, remote));
+            }
+            Input::Listening { id, local } => return self.listening(now, id, local),
+            Input::ListenFailed { id, cause } => return self.listen_failed(now, id, cause),
+            other => other,
+        };
         let (Input::StreamOpened { id, .. } | Input::StreamData { id, .. } | Input::StreamClosed { id, .. }) = input
         else {
             return;
@@ -194,24 +201,41 @@ impl Core {
         }
     }
 
-    /// A stream that came in belongs to the account that listens there.
+    /// A stream that came in belongs to whoever listens there.
     fn stream_accepted(
         &mut self,
         now: Instant,
+        listener: super::ListenerId,
         id: super::StreamId,
-        local: std::net::SocketAddr,
-        remote: std::net::SocketAddr,
+        (local, remote): (std::net::SocketAddr, std::net::SocketAddr),
     ) {
-        let listens = |account: &&Account| {
-            account.config.listen.is_some_and(|listen| listen.port() == local.port() || listen.port() == 0)
-        };
-        let owner = self.accounts.values().find(listens).map(|account| account.id);
-        let Some(owner) = owner else {
-            self.ports.push(Output::CloseStream(id));
-            return;
-        };
-        self.ports.accepted(id, owner);
-        self.with_account(owner, |account, _| account.stream_accepted(now, id, local, remote));
+        match self.ports.listener_owner(listener) {
+            Some(ListenerOwner::Sip(owner)) if self.accounts.contains_key(&owner) => {
+                self.ports.accepted(id, owner);
+                self.with_account(owner, |account, _| account.stream_accepted(now, id, local, remote));
+            }
+            Some(ListenerOwner::Ice(agent, listener)) => {
+                let id = self.ports.accepted_for_ice(id, agent);
+                self.ice_input(now, agent, ice::Input::StreamAccepted { listener, id, local, remote });
+            }
+            Some(ListenerOwner::Sip(_)) | None => self.ports.push(Output::CloseStream(id)),
+        }
+    }
+
+    fn listening(&mut self, now: Instant, id: super::ListenerId, local: std::net::SocketAddr) {
+        if let Some(ListenerOwner::Ice(agent, id)) = self.ports.listener_owner(id) {
+            self.ice_input(now, agent, ice::Input::Listening { id, local });
+        }
+    }
+
+    fn listen_failed(&mut self, now: Instant, id: super::ListenerId, cause: String) {
+        let owner = self.ports.listener_owner(id);
+        self.ports.forget_listener(id);
+        match owner {
+            Some(ListenerOwner::Ice(agent, id)) => self.ice_input(now, agent, ice::Input::ListenFailed { id, cause }),
+            Some(ListenerOwner::Sip(_)) => self.ports.engine_event(EngineChange::Notice { text: cause }),
+            None => {}
+        }
     }
 
     fn ice_input(&mut self, now: Instant, agent: AgentOwner, input: ice::Input<'_>) {

@@ -36,6 +36,10 @@ id!(
     StreamId, "t"
 );
 id!(
+    /// A place where TCP streams may come in.
+    ListenerId, "l"
+);
+id!(
     /// A DNS question the core asked.
     ResolveId, "q"
 );
@@ -140,8 +144,18 @@ pub enum Input<'a> {
         local: SocketAddr,
         remote: SocketAddr,
     },
-    /// A stream came in at the listening address. The driver takes ids with the top bit set, the core the others.
+    /// A listener is up; `local` has the port that was bound.
+    Listening {
+        id: ListenerId,
+        local: SocketAddr,
+    },
+    ListenFailed {
+        id: ListenerId,
+        cause: String,
+    },
+    /// A stream came in. The driver takes ids with the top bit set, the core the others.
     StreamAccepted {
+        listener: ListenerId,
         id: StreamId,
         local: SocketAddr,
         remote: SocketAddr,
@@ -186,7 +200,8 @@ pub enum Output {
     },
     OpenStream {
         id: StreamId,
-        from: Option<IpAddr>,
+        /// With port 0 any port; else that of a `shared` listener.
+        from: Option<SocketAddr>,
         to: SocketAddr,
         tls: Option<TlsRequest>,
     },
@@ -195,10 +210,13 @@ pub enum Output {
         payload: Vec<u8>,
     },
     CloseStream(StreamId),
-    /// Listen for TCP streams at this address (once, at the start).
+    /// Listen for plain TCP streams. Streams can be opened from the port of a `shared` one (RFC 6544 §7.1).
     Listen {
-        local: SocketAddr,
+        id: ListenerId,
+        bind: SocketAddr,
+        shared: bool,
     },
+    CloseListener(ListenerId),
     Resolve {
         id: ResolveId,
         name: String,

@@ -37,7 +37,7 @@ mod transfer;
 mod views;
 
 pub use facade::{Core, CoreConfig};
-pub use io::{
+pub use io::{ListenerId, 
     Answer, FRAME_SAMPLES, Frame, Input, NaptrRecord, Output, RecordKind, ResolveId, SocketId, SrvRecord, StreamError,
     StreamId, TlsRequest,
 };

@@ -97,6 +97,11 @@ pub(crate) fn our_rtpmaps() -> Vec<Rtpmap> {
     ]
 }
 
+/// Whether the other side offers candidates over TCP (RFC 6544 §4.5); if not, ours would be in vain.
+pub(crate) fn has_tcp(ice: &IceAttributes) -> bool {
+    ice.candidates.iter().any(|candidate| candidate.transport != CandidateTransport::Udp)
+}
+
 /// The codec behind a payload number, if it is one of ours.
 fn codec_of(map: &Rtpmap) -> Option<Codec> {
     let is = |name: &str, clock_hz| map.encoding.eq_ignore_ascii_case(name) && map.clock_hz == clock_hz;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sip::event::FlowId;
 
-use super::io::{Output, RecordKind, ResolveId, SocketId, StreamId};
+use super::io::{ListenerId, Output, RecordKind, ResolveId, SocketId, StreamId};
 use crate::api::{AccountChange, AccountId, CallChange, CallId, EngineChange, EventBody};
 
 /// Whose ICE agent.
@@ -30,15 +30,25 @@ pub(crate) enum StreamOwner {
     Ice(AgentOwner, ice::StreamId),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListenerOwner {
+    Sip(AccountId),
+    Ice(AgentOwner, ice::TcpId),
+}
+
 /// The ids in use and what is to be done next.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
     last_id: u64,
     sockets: BTreeMap<SocketId, SocketOwner>,
     streams: BTreeMap<StreamId, StreamOwner>,
+    listeners: BTreeMap<ListenerId, ListenerOwner>,
     questions: BTreeMap<ResolveId, AccountId>,
     ice_sockets: BTreeMap<(AgentOwner, ice::SocketId), SocketId>,
     ice_streams: BTreeMap<(AgentOwner, ice::StreamId), StreamId>,
+    ice_listeners: BTreeMap<(AgentOwner, ice::TcpId), ListenerId>,
+    /// Streams that came in for agents so far: their ids count from 2^31.
+    accepted_for_ice: u32,
     outputs: VecDeque<Output>,
 }
 
@@ -82,9 +92,36 @@ impl Ports {
         id
     }
 
+    /// A listener for signalling.
+    pub(crate) fn sip_listener(&mut self, account: AccountId) -> ListenerId {
+        let id = ListenerId(self.next_id());
+        self.listeners.insert(id, ListenerOwner::Sip(account));
+        id
+    }
+
+    pub(crate) fn listener_owner(&self, id: ListenerId) -> Option<ListenerOwner> {
+        self.listeners.get(&id).copied()
+    }
+
+    /// The listener failed: there is nothing to close any more.
+    pub(crate) fn forget_listener(&mut self, id: ListenerId) {
+        if let Some(ListenerOwner::Ice(agent, local)) = self.listeners.remove(&id) {
+            self.ice_listeners.remove(&(agent, local));
+        }
+    }
+
     /// A stream that came in; its id is the driver's.
     pub(crate) fn accepted(&mut self, id: StreamId, account: AccountId) {
         self.streams.insert(id, StreamOwner::Sip(account));
+    }
+
+    /// The same for an agent, which is told another id.
+    pub(crate) fn accepted_for_ice(&mut self, id: StreamId, agent: AgentOwner) -> ice::StreamId {
+        let local = ice::StreamId((1 << 31) | self.accepted_for_ice);
+        self.accepted_for_ice = self.accepted_for_ice.wrapping_add(1) & !(1 << 31);
+        self.streams.insert(id, StreamOwner::Ice(agent, local));
+        self.ice_streams.insert((agent, local), id);
+        local
     }
 
     pub(crate) fn question(&mut self, account: AccountId, name: String, kind: RecordKind) -> ResolveId {
@@ -152,6 +189,17 @@ impl Ports {
                     self.close_socket(socket);
                 }
             }
+            ice::Output::Listen { id, bind } => {
+                let listener = ListenerId(self.next_id());
+                self.listeners.insert(listener, ListenerOwner::Ice(agent, id));
+                self.ice_listeners.insert((agent, id), listener);
+                self.push(Output::Listen { id: listener, bind, shared: true });
+            }
+            ice::Output::CloseListener(id) => {
+                if let Some(listener) = self.ice_listeners.get(&(agent, id)).copied() {
+                    self.close_listener(listener);
+                }
+            }
             ice::Output::OpenStream { id, from, to, tls } => {
                 let stream = StreamId(self.next_id());
                 self.streams.insert(stream, StreamOwner::Ice(agent, id));
@@ -179,12 +227,22 @@ impl Ports {
         None
     }
 
+    fn close_listener(&mut self, id: ListenerId) {
+        self.forget_listener(id);
+        self.push(Output::CloseListener(id));
+    }
+
     /// Closes what an agent left open; after its end there is nothing.
     pub(crate) fn close_all_of(&mut self, agent: AgentOwner) {
         let sockets: Vec<_> =
             self.ice_sockets.iter().filter(|((owner, _), _)| *owner == agent).map(|(_, id)| *id).collect();
         let streams: Vec<_> =
             self.ice_streams.iter().filter(|((owner, _), _)| *owner == agent).map(|(_, id)| *id).collect();
+        let listeners: Vec<_> =
+            self.ice_listeners.iter().filter(|((owner, _), _)| *owner == agent).map(|(_, id)| *id).collect();
+        for id in listeners {
+            self.close_listener(id);
+        }
         for id in sockets {
             self.close_socket(id);
         }

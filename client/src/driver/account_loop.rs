@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -30,7 +31,7 @@ use super::translate;
 use super::udp::UdpPipe;
 use super::wiretap;
 use crate::api::{CallChange, Command, EngineChange, EventBody};
-use crate::core::{Core, Input, Output, RecordKind, SocketId, StreamError, StreamId, TlsRequest};
+use crate::core::{Core, Input, ListenerId, Output, RecordKind, SocketId, StreamError, StreamId, TlsRequest};
 use crate::sentence::sentence;
 
 /// Outputs carried out before other tasks get a turn: a call makes a handful per packet.
@@ -49,7 +50,9 @@ pub struct AccountLoop {
     streams: BTreeMap<StreamId, StreamPipe>,
     /// Pipes that have not reported their end: they may still be writing.
     pipes_open: usize,
-    listeners: Vec<AbortHandle>,
+    listeners: BTreeMap<ListenerId, AbortHandle>,
+    /// Numbers the streams that come in.
+    accepted: Arc<AtomicU64>,
     tls: Arc<TlsClient>,
     roots: Vec<rustls::pki_types::CertificateDer<'static>>,
     dns: Dns,
@@ -60,13 +63,19 @@ pub struct AccountLoop {
     sound: Sound,
     /// Answers that were known at once: fed back before waiting.
     immediate: VecDeque<PipeEvent>,
-    immediate_sockets: VecDeque<(SocketId, Result<SocketAddr, String>)>,
+    immediate_sockets: VecDeque<Immediate>,
     deadline: Option<Instant>,
     worst_delay: Duration,
     stopped: bool,
     give_up_at: Option<Instant>,
     /// Nobody can send commands any more.
     orphaned: bool,
+}
+
+/// What the operating system answers at once, for the core to hear after its drain.
+enum Immediate {
+    Socket(SocketId, Result<SocketAddr, String>),
+    Listener(ListenerId, Result<SocketAddr, String>),
 }
 
 /// What a loop is made of.
@@ -91,7 +100,8 @@ impl AccountLoop {
             sockets: BTreeMap::new(),
             streams: BTreeMap::new(),
             pipes_open: 0,
-            listeners: Vec::new(),
+            listeners: BTreeMap::new(),
+            accepted: Arc::new(AtomicU64::new(listener::ACCEPTED_BY_DRIVER)),
             tls: Arc::new(TlsClient::new(Vec::new())),
             roots: Vec::new(),
             dns: Dns::new(None),
@@ -126,7 +136,7 @@ impl AccountLoop {
             self.wait(&mut commands).await;
         }
         watcher.abort();
-        for listener in &self.listeners {
+        for listener in self.listeners.values() {
             listener.abort();
         }
         self.sound.close();
@@ -225,11 +235,11 @@ impl AccountLoop {
                     self.core.handle_input(now, Input::StreamOpened { id, local, remote });
                 }
             }
-            PipeEvent::StreamAccepted { id, listener: _, local, remote, pipe } => {
+            PipeEvent::StreamAccepted { id, listener, local, remote, pipe } => {
                 let id = StreamId(id);
                 self.streams.insert(id, pipe);
                 self.pipes_open += 1;
-                self.core.handle_input(now, Input::StreamAccepted { id, local, remote });
+                self.core.handle_input(now, Input::StreamAccepted { listener: ListenerId(listener), id, local, remote });
             }
             PipeEvent::StreamData { id, bytes } => {
                 let id = StreamId(id);
@@ -306,10 +316,12 @@ impl AccountLoop {
     /// Carries out what the core wants; false if it wants more than one turn's worth.
     fn drain(&mut self) -> bool {
         for _ in 0..BUDGET {
-            if let Some((id, opened)) = self.immediate_sockets.pop_front() {
-                let input = match opened {
-                    Ok(local) => Input::SocketOpened { id, local },
-                    Err(cause) => Input::SocketFailed { id, cause },
+            if let Some(outcome) = self.immediate_sockets.pop_front() {
+                let input = match outcome {
+                    Immediate::Socket(id, Ok(local)) => Input::SocketOpened { id, local },
+                    Immediate::Socket(id, Err(cause)) => Input::SocketFailed { id, cause },
+                    Immediate::Listener(id, Ok(local)) => Input::Listening { id, local },
+                    Immediate::Listener(id, Err(cause)) => Input::ListenFailed { id, cause },
                 };
                 self.core.handle_input(clock::now(), input);
             }
@@ -340,7 +352,12 @@ impl AccountLoop {
             }
             Output::OpenStream { id, from, to, tls } => self.open_stream(id, from, to, tls),
             Output::CloseStream(id) => self.close_stream(id),
-            Output::Listen { local } => self.listen(local),
+            Output::Listen { id, bind, shared } => self.listen(id, bind, shared),
+            Output::CloseListener(id) => {
+                if let Some(task) = self.listeners.remove(&id) {
+                    task.abort();
+                }
+            }
             Output::Resolve { id, name, kind } => {
                 let kind = match kind {
                     RecordKind::A => Kind::A,
@@ -386,10 +403,10 @@ impl AccountLoop {
             self.sockets.insert(id, pipe);
             local
         });
-        self.immediate_sockets.push_back((id, outcome));
+        self.immediate_sockets.push_back(Immediate::Socket(id, outcome));
     }
 
-    fn open_stream(&mut self, id: StreamId, from: Option<std::net::IpAddr>, to: SocketAddr, tls: Option<TlsRequest>) {
+    fn open_stream(&mut self, id: StreamId, from: Option<SocketAddr>, to: SocketAddr, tls: Option<TlsRequest>) {
         let tls_names = tls.map(translate::tls_names);
         let request = OpenStream { id: id.0, from, to, tls_names };
         let pipe = StreamPipe::open(request, Arc::clone(&self.tls), self.sink.clone());
@@ -397,11 +414,14 @@ impl AccountLoop {
         self.pipes_open += 1;
     }
 
-    fn listen(&mut self, local: SocketAddr) {
-        match listener::tcp(0, local, listener::ACCEPTED_BY_DRIVER, self.sink.clone()) {
-            Ok((_, task)) => self.listeners.push(task),
-            Err(error) => self.notice(format!("cannot listen on TCP {local}: {error}")),
-        }
+    fn listen(&mut self, id: ListenerId, bind: SocketAddr, shared: bool) {
+        let opened = listener::tcp(id.0, bind, shared, Arc::clone(&self.accepted), self.sink.clone());
+        let outcome = opened.map_err(|error| format!("cannot listen on TCP {bind}: {error}"));
+        let outcome = outcome.map(|(local, task)| {
+            self.listeners.insert(id, task);
+            local
+        });
+        self.immediate_sockets.push_back(Immediate::Listener(id, outcome));
     }
 
     fn publish_health(&mut self) {

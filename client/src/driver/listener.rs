@@ -21,6 +21,8 @@ pub const ACCEPTED_BY_DRIVER: u64 = 1 << 63;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Streams that a phone holds for callers at once: they must leave descriptors for the calls themselves.
 const CALLERS_MAX: usize = 256;
+/// Streams at one TCP candidate: a connection for each fork, and strangers until they are found out.
+const PEERS_MAX: usize = 32;
 /// Streams that each of the lab's ports holds at once.
 pub const CLIENTS_MAX: usize = 4096;
 /// Connections waiting to be accepted.
@@ -42,14 +44,25 @@ pub fn address_toward(bind: SocketAddr, toward: Option<SocketAddr>) -> io::Resul
     Ok(SocketAddr::new(probe.local_addr()?.ip(), bind.port()))
 }
 
-/// Listens for TCP streams; each arrives as `StreamAccepted` with an id from `first_id` on.
+/// Listens for TCP streams of a phone; each arrives as `StreamAccepted` with an id drawn from `ids`. From the port of a
+/// `shared` one streams can be opened too.
 ///
 /// # Errors
 ///
 /// What the operating system says, for example that the address is in use.
-pub fn tcp(listener: u64, local: SocketAddr, first_id: u64, sink: PipeSender) -> io::Result<(SocketAddr, AbortHandle)> {
-    let ids = Arc::new(AtomicU64::new(first_id));
-    listen(listener, local, ids, None, CALLERS_MAX, sink)
+pub fn tcp(
+    listener: u64,
+    local: SocketAddr,
+    shared: bool,
+    ids: Arc<AtomicU64>,
+    sink: PipeSender,
+) -> io::Result<(SocketAddr, AbortHandle)> {
+    let (socket, most) = (bind(local)?, if shared { PEERS_MAX } else { CALLERS_MAX });
+    if shared {
+        // Only now: two listeners must not have one port, while streams of this process may be opened from it.
+        socket.set_reuse_port(true)?;
+    }
+    start(listener, socket, ids, None, most, sink)
 }
 
 /// Listens, with a TLS handshake first if `tls` is given. Ids are drawn from `ids`, which listeners may share; more than
@@ -66,6 +79,10 @@ pub fn listen(
     most: usize,
     sink: PipeSender,
 ) -> io::Result<(SocketAddr, AbortHandle)> {
+    start(listener, bind(local)?, ids, tls, most, sink)
+}
+
+fn bind(local: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     // A lab that is started again at once must get its ports back.
@@ -74,6 +91,17 @@ pub fn listen(
         socket.set_only_v6(true)?;
     }
     socket.bind(&local.into())?;
+    Ok(socket)
+}
+
+fn start(
+    listener: u64,
+    socket: Socket,
+    ids: Arc<AtomicU64>,
+    tls: Option<TlsAcceptor>,
+    most: usize,
+    sink: PipeSender,
+) -> io::Result<(SocketAddr, AbortHandle)> {
     socket.listen(BACKLOG)?;
     let socket = TcpListener::from_std(socket.into())?;
     let bound = socket.local_addr()?;
@@ -139,7 +167,8 @@ mod listener_tests {
     #[tokio::test]
     async fn an_accepted_stream_comes_with_a_pipe_to_answer_on_and_an_id_of_the_upper_half() {
         let (sink, mut inputs) = channel();
-        let (local, _task) = tcp(3, "127.0.0.1:0".parse().unwrap(), ACCEPTED_BY_DRIVER, sink).unwrap();
+        let ids = Arc::new(AtomicU64::new(ACCEPTED_BY_DRIVER));
+        let (local, _task) = tcp(3, "127.0.0.1:0".parse().unwrap(), false, ids, sink).unwrap();
         let mut client = tokio::net::TcpStream::connect(local).await.unwrap();
         let Some(PipeEvent::StreamAccepted { id, listener: 3, pipe, .. }) = inputs.recv().await else {
             panic!("an accepted stream was expected");

@@ -9,7 +9,7 @@
 //! never queued behind (architecture §4). Signalling is never dropped; a peer that stops reading is disconnected.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,8 @@ const READ_BYTES: usize = 16 * 1024;
 pub struct OpenStream {
     /// Chosen by the loop; all events carry it.
     pub id: u64,
-    /// Local address to connect from, if it matters.
-    pub from: Option<IpAddr>,
+    /// Local address to connect from, if it matters; a port other than 0 is a shared listener's.
+    pub from: Option<SocketAddr>,
     /// Where to.
     pub to: SocketAddr,
     /// With TLS: the name to send as SNI, and the names of which the certificate must carry one.
@@ -114,9 +114,12 @@ impl Drop for StreamPipe {
     }
 }
 
-/// True for TURN ChannelData (RFC 8656 §12.4) and for Send indications (§10): the payloads that age. A SIP message
-/// may begin with a letter in the same range of bytes, but not with a length that fits.
+/// True for TURN ChannelData (RFC 8656 §12.4), Send indications (§10), and framed RTP and RTCP (RFC 4571 §2): the payloads
+/// that age. A SIP message may begin with a letter in the same range of bytes, but not with a length that fits.
 fn is_media(bytes: &[u8]) -> bool {
+    if let Some(([high, low], [128..=191, packet @ ..])) = bytes.split_first_chunk::<2>() {
+        return usize::from(u16::from_be_bytes([*high, *low])) == packet.len() + 1;
+    }
     let Some(([kind, low, high, last], rest)) = bytes.split_first_chunk::<4>() else {
         return false;
     };
@@ -174,7 +177,12 @@ async fn connect(request: &OpenStream) -> io::Result<TcpStream> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_mins(1)))?;
     if let Some(from) = request.from {
-        socket.bind(&SocketAddr::new(from, 0).into())?;
+        if from.port() != 0 {
+            // A listener has this port (RFC 6544 §7.1).
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&from.into())?;
     }
     TcpSocket::from_std_stream(socket.into()).connect(request.to).await
 }
@@ -300,8 +308,10 @@ mod stream_tests {
     }
 
     #[test]
-    fn only_payloads_of_the_relay_count_as_media() {
-        let cases: [(&str, &[u8], bool); 6] = [
+    fn payloads_of_relays_and_framed_rtp_count_as_media() {
+        let cases: [(&str, &[u8], bool); 8] = [
+            ("framed RTP", &[0, 5, 0x80, 111, 0, 1, 2], true),
+            ("a framed check", &[0, 4, 0, 1, 0, 0], false),
             ("channel data", &[0x40, 1, 0, 4, 1, 2, 3, 4], true),
             ("padded channel data", &[0x40, 1, 0, 3, 1, 2, 3, 0], true),
             ("an INVITE", b"INVITE sip:bob@example.test SIP/2.0\r\n", false),

@@ -109,7 +109,7 @@ fn only_like_addresses_are_paired() {
     let link = candidate("1", Component::Rtp, "[fe80::1]:1", 1);
     let rtcp = candidate("1", Component::Rtcp, "192.0.2.1:2", 1);
     let tcp = Candidate {
-        transport: CandidateTransport::Tcp(crate::candidate::TcpType::Passive),
+        transport: CandidateTransport::Tcp(TcpType::Passive),
         ..candidate("1", Component::Rtp, "192.0.2.1:1", 1)
     };
     let portless = candidate("1", Component::Rtp, "192.0.2.1:0", 1);

@@ -13,6 +13,7 @@
 mod changes;
 mod gathering;
 mod net;
+mod tcp;
 
 use std::net::IpAddr;
 

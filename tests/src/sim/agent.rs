@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ice::{Agent, Component, Config, Event, LocalDescription, Path, PathCause, PeerId, RemoteDescription, Role};
-use ice::{SocketId, StreamId};
+use ice::{SocketId, StreamId, TcpId};
 
 use super::clock::ms;
-use super::host::{Input, Output, Program, StreamEnd};
+use super::host::{Input, Output, Program, StreamEnd, Tls};
+use super::tcp::ACCEPTED_FROM;
 
 /// Media goes out in packets of this length in time.
 const PACKET_INTERVAL: Duration = ms(20);
@@ -126,14 +127,16 @@ impl AgentHost {
             let output = match self.agent.poll_output() {
                 ice::Output::OpenSocket { id, bind } => Output::OpenSocket { id: u64::from(id.0), bind },
                 ice::Output::CloseSocket(id) => Output::CloseSocket { id: u64::from(id.0) },
+                ice::Output::Listen { id, bind } => Output::Listen { id: u64::from(id.0), bind, tls: Tls::Plain },
+                ice::Output::CloseListener(id) => Output::CloseListener { id: u64::from(id.0) },
                 ice::Output::OpenStream { id, from, to, tls } => {
                     Output::OpenStream { id: u64::from(id.0), from, to, tls: tls.map(|name| vec![name]) }
                 }
-                ice::Output::CloseStream(id) => Output::CloseStream { id: u64::from(id.0) },
+                ice::Output::CloseStream(id) => Output::CloseStream { id: from_agent(id) },
                 ice::Output::Transmit { socket, to, payload } => {
                     Output::Transmit { socket: u64::from(socket.0), to, payload }
                 }
-                ice::Output::StreamSend { id, payload } => Output::StreamSend { id: u64::from(id.0), bytes: payload },
+                ice::Output::StreamSend { id, payload } => Output::StreamSend { id: from_agent(id), bytes: payload },
                 ice::Output::Data { component, payload, .. } => {
                     self.take_media(now, component, &payload);
                     continue;
@@ -193,7 +196,8 @@ impl AgentHost {
 impl Program for AgentHost {
     fn handle(&mut self, now: Instant, input: Input<'_>) {
         let socket = |id: u64| SocketId(u32::try_from(id).expect("an id of the agent"));
-        let stream = |id: u64| StreamId(u32::try_from(id).expect("an id of the agent"));
+        let stream = |id: u64| StreamId(to_agent(id));
+        let listener = |id: u64| TcpId(u32::try_from(id).expect("an id of the agent"));
         let input = match input {
             Input::Datagram { socket: id, from, payload } => ice::Input::Datagram { socket: socket(id), from, payload },
             Input::SocketOpened { id, local } => ice::Input::SocketOpened { id: socket(id), local },
@@ -201,7 +205,10 @@ impl Program for AgentHost {
             Input::StreamOpened { id, local, remote } => ice::Input::StreamOpened { id: stream(id), local, remote },
             Input::StreamData { id, bytes } => ice::Input::StreamData { id: stream(id), bytes },
             Input::StreamClosed { id, cause } => ice::Input::StreamClosed { id: stream(id), cause: end_text(&cause) },
-            Input::StreamAccepted { .. } => return, // an agent listens nowhere
+            Input::Listening { id, local } => ice::Input::Listening { id: listener(id), local },
+            Input::StreamAccepted { listener: at, id, local, remote, .. } => {
+                ice::Input::StreamAccepted { listener: listener(at), id: stream(id), local, remote }
+            }
             Input::Timeout => {
                 if self.next_packet.is_some_and(|at| at <= now) {
                     self.send_media(now);
@@ -223,6 +230,17 @@ impl Program for AgentHost {
     fn facts(&mut self) -> Vec<String> {
         std::mem::take(&mut self.facts)
     }
+}
+
+/// Accepted streams count from 2^31 for an agent, and from another number for the network.
+fn to_agent(id: u64) -> u32 {
+    let own = id.checked_sub(ACCEPTED_FROM).map_or(id, |accepted| accepted + (1 << 31));
+    u32::try_from(own).expect("an id of the agent")
+}
+
+fn from_agent(id: StreamId) -> u64 {
+    let id = u64::from(id.0);
+    id.checked_sub(1 << 31).map_or(id, |accepted| accepted + ACCEPTED_FROM)
 }
 
 fn end_text(end: &StreamEnd) -> String {

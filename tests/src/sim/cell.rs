@@ -56,6 +56,7 @@ pub fn class_of(class: IceClass) -> PathClass {
         IceClass::Direct => PathClass::Direct,
         IceClass::Reflexive => PathClass::Reflexive,
         IceClass::RelayUdp => PathClass::RelayUdp,
+        IceClass::DirectTcp => PathClass::DirectTcp,
         IceClass::RelayTcp => PathClass::RelayTcp,
     }
 }

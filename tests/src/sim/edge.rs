@@ -118,7 +118,7 @@ impl Program for RelayHost {
                 relay::Input::RelayOpened { relay: relayed(id), addr: local }
             }
             Input::SocketFailed { id, .. } if id >= RELAYED_FROM => relay::Input::RelayFailed { relay: relayed(id) },
-            Input::SocketOpened { .. } | Input::StreamOpened { .. } => return,
+            Input::SocketOpened { .. } | Input::StreamOpened { .. } | Input::Listening { .. } => return,
             Input::SocketFailed { cause, .. } => panic!("the relay has no socket: {cause}"),
             Input::StreamAccepted { id, local, remote, tls, .. } => {
                 let transport = if tls { ServerTransport::Tls } else { ServerTransport::Tcp };
@@ -230,7 +230,7 @@ impl Program for EdgeHost {
             Input::StreamClosed { id, .. } => {
                 (self.dns_streams.remove(&id), lab::Input::StreamClosed { stream: stream(id) })
             }
-            Input::StreamOpened { .. } => return,
+            Input::StreamOpened { .. } | Input::Listening { .. } => return,
             Input::Timeout => {
                 self.dns.handle_input(now, lab::Input::Timeout);
                 (false, lab::Input::Timeout)

@@ -31,6 +31,7 @@ pub enum Input<'a> {
     Datagram { socket: u64, from: SocketAddr, payload: &'a [u8] },
     SocketOpened { id: u64, local: SocketAddr },
     SocketFailed { id: u64, cause: String },
+    Listening { id: u64, local: SocketAddr },
     StreamOpened { id: u64, local: SocketAddr, remote: SocketAddr },
     StreamAccepted { listener: u64, id: u64, local: SocketAddr, remote: SocketAddr, tls: bool },
     StreamData { id: u64, bytes: &'a [u8] },
@@ -52,8 +53,10 @@ pub enum StreamEnd {
 pub enum Output {
     OpenSocket { id: u64, bind: SocketAddr },
     CloseSocket { id: u64 },
+    /// Port 0: any free one, told by `Listening`.
     Listen { id: u64, bind: SocketAddr, tls: Tls },
-    OpenStream { id: u64, from: Option<IpAddr>, to: SocketAddr, tls: Option<Vec<String>> },
+    CloseListener { id: u64 },
+    OpenStream { id: u64, from: Option<SocketAddr>, to: SocketAddr, tls: Option<Vec<String>> },
     Transmit { socket: u64, to: SocketAddr, payload: Vec<u8> },
     StreamSend { id: u64, bytes: Vec<u8> },
     CloseStream { id: u64 },

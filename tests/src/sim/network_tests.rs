@@ -60,7 +60,7 @@ impl Program for Echo {
             Input::StreamAccepted { remote, .. } => self.sources.push(remote),
             Input::StreamClosed { cause, .. } => self.seen.push(format!("closed {cause:?}")),
             Input::SocketFailed { cause, .. } => self.seen.push(cause),
-            Input::SocketOpened { .. } | Input::Timeout => {}
+            Input::SocketOpened { .. } | Input::Listening { .. } | Input::Timeout => {}
         }
     }
 

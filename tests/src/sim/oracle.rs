@@ -22,6 +22,8 @@ pub enum PathClass {
     Direct,
     Reflexive,
     RelayUdp,
+    /// Between hosts over TCP: where one of them can be reached without a NAT (RFC 6544 §4.1).
+    DirectTcp,
     RelayTcp,
 }
 
@@ -67,6 +69,7 @@ impl fmt::Display for PathClass {
             Self::Direct => "host",
             Self::Reflexive => "srflx",
             Self::RelayUdp => "relay",
+            Self::DirectTcp => "host-tcp",
             Self::RelayTcp => "relay-tcp",
         })
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use client::api::{CallChange, CallId, Command, EventBody};
 use client::core::{
-    Answer, Core, CoreConfig, NaptrRecord, RecordKind, ResolveId, SocketId, SrvRecord, StreamError, StreamId,
+    Answer, Core, CoreConfig, ListenerId, NaptrRecord, RecordKind, ResolveId, SocketId, SrvRecord, StreamError, StreamId,
 };
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -16,8 +16,6 @@ use super::host::{Input, Output, Program, StreamEnd, Tls};
 
 /// The resolver's own socket; the core's ids are small.
 const DNS_SOCKET: u64 = u64::MAX;
-/// The listener for streams that come in.
-const LISTENER: u64 = u64::MAX - 1;
 /// Set in the core's ids of streams that came in.
 const ACCEPTED_BIT: u64 = 1 << 63;
 
@@ -127,9 +125,10 @@ impl PhoneHost {
             }
             Core::StreamSend { id, payload } => Output::StreamSend { id: id.0 & !ACCEPTED_BIT, bytes: payload },
             Core::CloseStream(id) => Output::CloseStream { id: id.0 & !ACCEPTED_BIT },
-            Core::Listen { local } => {
-                let ip = if local.ip().is_unspecified() { self.address } else { local.ip() };
-                Output::Listen { id: LISTENER, bind: SocketAddr::new(ip, local.port()), tls: Tls::Plain }
+            Core::CloseListener(id) => Output::CloseListener { id: id.0 },
+            Core::Listen { id, bind, .. } => {
+                let ip = if bind.ip().is_unspecified() { self.address } else { bind.ip() };
+                Output::Listen { id: id.0, bind: SocketAddr::new(ip, bind.port()), tls: Tls::Plain }
             }
             Core::Resolve { id, name, kind } => {
                 self.asked = self.asked.wrapping_add(1);
@@ -280,7 +279,10 @@ impl Program for PhoneHost {
             Input::SocketOpened { id, local } => Core::SocketOpened { id: SocketId(id), local },
             Input::SocketFailed { id, cause } => Core::SocketFailed { id: SocketId(id), cause },
             Input::StreamOpened { id, local, remote } => Core::StreamOpened { id: stream(id), local, remote },
-            Input::StreamAccepted { id, local, remote, .. } => Core::StreamAccepted { id: stream(id), local, remote },
+            Input::Listening { id, local } => Core::Listening { id: ListenerId(id), local },
+            Input::StreamAccepted { listener, id, local, remote, .. } => {
+                Core::StreamAccepted { listener: ListenerId(listener), id: stream(id), local, remote }
+            }
             Input::StreamData { id, bytes } => Core::StreamData { id: stream(id), bytes },
             Input::StreamClosed { id, cause } => Core::StreamClosed { id: stream(id), cause: stream_error(cause) },
             Input::Timeout => {

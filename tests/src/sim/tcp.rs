@@ -84,6 +84,10 @@ impl Streams {
         self.listeners.insert(local, Listener { id, tls });
     }
 
+    pub fn close_listener(&mut self, id: u64) {
+        self.listeners.retain(|_, listener| listener.id != id);
+    }
+
     pub fn len(&self) -> usize {
         self.streams.len()
     }

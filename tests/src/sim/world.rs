@@ -11,7 +11,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::clock::{self, ms};
 use super::firewall::Firewall;
-use super::host::{Host, HostId, Input, Output, Program};
+use super::host::{Host, HostId, Input, Output, Program, Tls};
 use super::link::{Line, Link};
 use super::nat::{Behaviour, Nat};
 use super::packet::{Body, Packet};
@@ -473,7 +473,8 @@ impl Sim {
                 Err(cause) => self.tell_later(host, move |sim| sim.tell(host, Input::SocketFailed { id, cause })),
             },
             Output::CloseSocket { id } => self.hosts[host.0].close_socket(id),
-            Output::Listen { id, bind, tls } => self.hosts[host.0].streams.listen(id, bind, tls),
+            Output::Listen { id, bind, tls } => self.listen(host, id, bind, tls),
+            Output::CloseListener { id } => self.hosts[host.0].streams.close_listener(id),
             Output::OpenStream { id, from, to, tls } => self.open_stream(host, id, from, to, tls),
             Output::Transmit { socket, to, payload } => {
                 if let Some(from) = self.hosts[host.0].sockets.get(&socket).copied() {
@@ -492,14 +493,33 @@ impl Sim {
         }
     }
 
-    fn open_stream(&mut self, host: HostId, id: u64, from: Option<IpAddr>, to: SocketAddr, tls: Option<Vec<String>>) {
-        let ip = from.unwrap_or(self.hosts[host.0].addresses[0]);
-        let local = loop {
+    fn listen(&mut self, host: HostId, id: u64, bind: SocketAddr, tls: Tls) {
+        let local = if bind.port() == 0 { self.free_stream_end(host, bind.ip()) } else { bind };
+        self.hosts[host.0].streams.listen(id, local, tls);
+        if bind.port() == 0 {
+            self.tell_later(host, move |sim| sim.tell(host, Input::Listening { id, local }));
+        }
+    }
+
+    fn free_stream_end(&mut self, host: HostId, ip: IpAddr) -> SocketAddr {
+        loop {
             let local = SocketAddr::new(ip, self.hosts[host.0].ephemeral_port(ip));
             if !self.hosts[host.0].streams.uses(local) {
-                break local;
+                return local;
             }
-        };
+        }
+    }
+
+    fn open_stream(
+        &mut self,
+        host: HostId,
+        id: u64,
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+        tls: Option<Vec<String>>,
+    ) {
+        let from = from.unwrap_or_else(|| SocketAddr::new(self.hosts[host.0].addresses[0], 0));
+        let local = if from.port() == 0 { self.free_stream_end(host, from.ip()) } else { from };
         let step = self.hosts[host.0].streams.open(id, (local, to), tls);
         for after in SYN_AT {
             self.queue.push(self.now + after, Happening::Retry(host, id));

@@ -9,7 +9,7 @@ use crate::api::{
     AccountConfig, AccountId, AutoAnswer, CallChange, CallId, CallState, Command, DialOptions, EndReason, EngineChange,
     EventBody, MediaSource, TransportChoice,
 };
-use crate::core::{Core, CoreConfig, Input, Output, SocketId, StreamError, StreamId};
+use crate::core::{Core, CoreConfig, Input, ListenerId, Output, SocketId, StreamError, StreamId};
 
 pub(super) const LATENCY: Duration = Duration::from_millis(10);
 /// The account every phone of the tests has.
@@ -34,7 +34,12 @@ enum Delivery {
         local: SocketAddr,
         remote: SocketAddr,
     },
+    Listening {
+        id: ListenerId,
+        local: SocketAddr,
+    },
     StreamAccepted {
+        listener: ListenerId,
         id: StreamId,
         local: SocketAddr,
         remote: SocketAddr,
@@ -84,7 +89,7 @@ pub(super) struct Phone {
     pub(super) heard: Vec<(Duration, CallId, f64)>,
     sockets: BTreeMap<SocketId, SocketAddr>,
     streams: BTreeMap<StreamId, (usize, StreamId)>,
-    pub(super) listening: Vec<SocketAddr>,
+    pub(super) listening: BTreeMap<ListenerId, SocketAddr>,
     next_port: u16,
     wake: Option<Instant>,
     /// Every output as text: two runs of one seed must give the same.
@@ -132,7 +137,7 @@ impl World {
                 heard: Vec::new(),
                 sockets: BTreeMap::new(),
                 streams: BTreeMap::new(),
-                listening: Vec::new(),
+                listening: BTreeMap::new(),
                 next_port: 40_000,
                 wake: None,
                 log: Vec::new(),
@@ -239,7 +244,8 @@ impl World {
                         self.send(to, Delivery::StreamClosed { id: remote, cause: StreamError::Closed });
                     }
                 }
-                Output::Listen { local } => self.phones[at].listening.push(local),
+                Output::Listen { id, bind, .. } => self.listen(at, id, bind),
+                Output::CloseListener(id) => drop(self.phones[at].listening.remove(&id)),
                 Output::Resolve { id, name, kind } => {
                     let answer = super::edge::resolve(&name, kind);
                     self.send(at, Delivery::Resolved { id, answer });
@@ -259,6 +265,15 @@ impl World {
                 }
             }
         }
+    }
+
+    fn listen(&mut self, at: usize, id: ListenerId, bind: SocketAddr) {
+        let phone = &mut self.phones[at];
+        let port = if bind.port() == 0 { phone.next_port } else { bind.port() };
+        phone.next_port += 1;
+        let local = SocketAddr::new(bind.ip(), port);
+        phone.listening.insert(id, local);
+        self.at_once(at, Delivery::Listening { id, local });
     }
 
     fn open_socket(&mut self, at: usize, id: SocketId, bind: SocketAddr) {
@@ -326,7 +341,9 @@ impl World {
             self.send(EDGE, Delivery::EdgeAccepted { stream, local: to, remote: local, tls });
             return self.send(at, Delivery::StreamOpened { id, local, remote: to });
         }
-        let Some(other) = self.phones.iter().position(|phone| phone.listening.contains(&to)) else {
+        let of = |phone: &Phone| phone.listening.iter().find(|(_, local)| **local == to).map(|(id, _)| *id);
+        let found = self.phones.iter().enumerate().find_map(|(at, phone)| of(phone).map(|id| (at, id)));
+        let Some((other, listener)) = found else {
             self.send(at, Delivery::StreamClosed { id, cause: StreamError::Refused });
             return;
         };
@@ -337,7 +354,7 @@ impl World {
         self.phones[at].streams.insert(id, (other, accepted));
         self.phones[other].streams.insert(accepted, (at, id));
         self.send(at, Delivery::StreamOpened { id, local, remote: to });
-        self.send(other, Delivery::StreamAccepted { id: accepted, local: to, remote: local });
+        self.send(other, Delivery::StreamAccepted { listener, id: accepted, local: to, remote: local });
     }
 
     fn deliver_to_edge(&mut self, delivery: Delivery) {
@@ -366,8 +383,9 @@ impl World {
             Delivery::StreamOpened { id, local, remote } => {
                 core.handle_input(now, Input::StreamOpened { id, local, remote });
             }
-            Delivery::StreamAccepted { id, local, remote } => {
-                core.handle_input(now, Input::StreamAccepted { id, local, remote });
+            Delivery::Listening { id, local } => core.handle_input(now, Input::Listening { id, local }),
+            Delivery::StreamAccepted { listener, id, local, remote } => {
+                core.handle_input(now, Input::StreamAccepted { listener, id, local, remote });
             }
             Delivery::StreamData { id, bytes } => core.handle_input(now, Input::StreamData { id, bytes: &bytes }),
             Delivery::StreamClosed { id, cause } => core.handle_input(now, Input::StreamClosed { id, cause }),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ice::{
     Agent, Component, Config, Event, Input, LocalDescription, Output, PeerId, RelayCredentials, RemoteDescription,
-    Role, Secret, Server, ServerTransport, SocketId, StreamId,
+    Role, Secret, Server, ServerTransport, SocketId, StreamId, TcpId,
 };
 use server::TurnServer;
 
@@ -51,11 +51,23 @@ pub struct Host {
     pub ip: IpAddr,
     sockets: BTreeMap<SocketId, SocketAddr>,
     pub streams: BTreeMap<StreamId, bool>,
+    pub listeners: BTreeMap<TcpId, SocketAddr>,
+    /// Connections between agents: local end, and the other side's host and stream once it is open.
+    pub links: BTreeMap<StreamId, Link>,
+    next_accepted: u32,
     next_port: u16,
     pub events: Vec<(Duration, Event)>,
     pub data: Vec<(Duration, Option<PeerId>, Component, Vec<u8>)>,
     deadline: Option<Instant>,
     pub sent: usize,
+}
+
+/// One end of a TCP connection between two agents.
+#[derive(Debug, Clone, Copy)]
+pub struct Link {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub other: Option<(usize, StreamId)>,
 }
 
 #[derive(Debug)]
@@ -65,6 +77,9 @@ enum Delivery {
     StreamClosed { host: usize, id: StreamId, cause: &'static str },
     ToServer { host: usize, id: StreamId, bytes: Vec<u8> },
     FromServer { host: usize, id: StreamId, bytes: Vec<u8> },
+    /// Between two agents: a connection attempt arrives, is answered, carries bytes, ends.
+    Connect { from: (usize, StreamId, SocketAddr), to: SocketAddr },
+    PeerBytes { host: usize, id: StreamId, bytes: Vec<u8> },
 }
 
 pub struct Net {
@@ -78,6 +93,10 @@ pub struct Net {
     pub server: TurnServer,
     /// Packets between these two addresses are lost, in either direction.
     pub blocked: Vec<(IpAddr, IpAddr)>,
+    /// The same, for datagrams only.
+    pub udp_blocked: Vec<(IpAddr, IpAddr)>,
+    /// Firewalls that let TCP connections in only if they answer one that goes out.
+    pub stateful: Vec<IpAddr>,
     /// Everything that was sent, for comparison of runs.
     pub trace: Vec<u8>,
     pub wakeups: usize,
@@ -97,6 +116,8 @@ impl Net {
             nats: BTreeMap::new(),
             server: TurnServer::new(addr(SERVER)),
             blocked: Vec::new(),
+            udp_blocked: Vec::new(),
+            stateful: Vec::new(),
             trace: Vec::new(),
             wakeups: 0,
         }
@@ -126,6 +147,9 @@ impl Net {
             ip,
             sockets: BTreeMap::new(),
             streams: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            links: BTreeMap::new(),
+            next_accepted: 1 << 31,
             next_port: 5000,
             events: Vec::new(),
             data: Vec::new(),
@@ -151,7 +175,7 @@ impl Net {
     }
 
     fn drain(&mut self, host: usize) {
-        let mut answers = VecDeque::new();
+        let (mut answers, mut listens) = (VecDeque::new(), VecDeque::new());
         loop {
             match self.hosts[host].agent.poll_output() {
                 Output::OpenSocket { id, bind } => {
@@ -165,16 +189,27 @@ impl Net {
                 Output::CloseSocket(id) => {
                     assert!(self.hosts[host].sockets.remove(&id).is_some(), "closed twice: {id}");
                 }
+                Output::Listen { id, bind } => listens.push_back((id, bind)),
+                Output::CloseListener(id) => {
+                    assert!(self.hosts[host].listeners.remove(&id).is_some(), "closed twice: {id:?}");
+                }
+                Output::OpenStream { id, from: Some(from), to, .. } => self.connect_peer(host, id, from, to),
                 Output::OpenStream { id, to, tls, .. } => self.open_stream(host, id, to, tls.is_some()),
                 Output::CloseStream(id) => {
                     self.hosts[host].streams.remove(&id);
                     self.server.stream_closed(host, id);
+                    self.close_link(host, id);
                 }
                 Output::Transmit { socket, to, payload } => {
                     let h = &mut self.hosts[host];
                     h.sent += 1;
                     let from = h.sockets[&socket];
                     self.send(from, to, payload);
+                }
+                Output::StreamSend { id, payload } if self.hosts[host].links.contains_key(&id) => {
+                    if let Some((other, id)) = self.hosts[host].links[&id].other {
+                        self.schedule(self.latency, Delivery::PeerBytes { host: other, id, bytes: payload });
+                    }
                 }
                 Output::StreamSend { id, payload } => {
                     self.schedule(self.latency, Delivery::ToServer { host, id, bytes: payload });
@@ -190,8 +225,15 @@ impl Net {
                 Output::Timeout(at) => {
                     self.hosts[host].deadline = at;
                     assert!(at.is_none_or(|at| at > self.now), "a deadline in the past spins");
-                    let Some((id, local)) = answers.pop_front() else { return };
-                    self.hosts[host].agent.handle_input(self.now, Input::SocketOpened { id, local });
+                    let input = match (answers.pop_front(), listens.pop_front()) {
+                        (Some((id, local)), later) => {
+                            listens.extend(later);
+                            Input::SocketOpened { id, local }
+                        }
+                        (None, Some((id, bind))) => Input::Listening { id, local: self.listen(host, id, bind) },
+                        (None, None) => return,
+                    };
+                    self.hosts[host].agent.handle_input(self.now, input);
                 }
             }
         }
@@ -206,6 +248,95 @@ impl Net {
         self.schedule(self.latency * if is_tls { 4 } else { 2 }, Delivery::StreamOpened { host, id, to });
         if self.server.closes_plain && !is_tls {
             self.schedule(self.latency * 3, Delivery::StreamClosed { host, id, cause: "closed by peer" });
+        }
+    }
+
+    fn listen(&mut self, host: usize, id: TcpId, bind: SocketAddr) -> SocketAddr {
+        let h = &mut self.hosts[host];
+        h.next_port += 1;
+        let local = SocketAddr::new(bind.ip(), h.next_port);
+        h.listeners.insert(id, local);
+        local
+    }
+
+    /// Like `send`, but with an answer: connections pass NATs outwards only.
+    fn connect_peer(&mut self, host: usize, id: StreamId, from: SocketAddr, to: SocketAddr) {
+        let h = &mut self.hosts[host];
+        h.next_port += 1;
+        let local = if from.port() == 0 { SocketAddr::new(from.ip(), h.next_port) } else { from };
+        h.links.insert(id, Link { local, remote: to, other: None });
+        let (inside, target) = (Self::lan(local.ip()), Self::lan(to.ip()));
+        let is_blocked = self.blocked.iter().any(|b| *b == (local.ip(), to.ip()) || *b == (to.ip(), local.ip()));
+        let source = match (inside, target) {
+            (a, b) if a == b => local,
+            (_, Some(_)) => return,
+            (Some(lan), None) => match self.nats.get_mut(&lan) {
+                Some(nat) => nat.out(local, to),
+                None => return,
+            },
+            (None, None) => local,
+        };
+        if !is_blocked {
+            self.schedule(self.latency, Delivery::Connect { from: (host, id, source), to });
+        }
+    }
+
+    /// A SYN arrives: the listener's host accepts, or the other side is refused.
+    fn connected(&mut self, (host, id, source): (usize, StreamId, SocketAddr), to: SocketAddr) {
+        let found = self.hosts.iter().enumerate().find_map(|(index, h)| {
+            h.listeners.iter().find(|(_, local)| **local == to).map(|(listener, _)| (index, *listener))
+        });
+        if self.hosts[host].links.get(&id).is_none_or(|link| link.other.is_some()) {
+            return; // given up, or both opened at once
+        }
+        if let Some((other, crossed)) = self.crossing(to, source) {
+            return self.crossed((host, id, to), (other, crossed, source));
+        }
+        if self.stateful.contains(&to.ip()) {
+            return; // the firewall knows of nothing that this could answer
+        }
+        let Some((other, listener)) = found else {
+            self.hosts[host].links.remove(&id);
+            return self.schedule(self.latency, Delivery::StreamClosed { host, id, cause: "connection refused" });
+        };
+        let h = &mut self.hosts[other];
+        let accepted = StreamId(h.next_accepted);
+        h.next_accepted += 1;
+        h.links.insert(accepted, Link { local: to, remote: source, other: Some((host, id)) });
+        let Some(link) = self.hosts[host].links.get_mut(&id) else { return };
+        link.other = Some((other, accepted));
+        self.schedule(self.latency, Delivery::StreamOpened { host, id, to });
+        self.input(other, Input::StreamAccepted { listener, id: accepted, local: to, remote: source });
+    }
+
+    /// The other side has sent its own SYN on the same pair of ends.
+    fn crossing(&self, local: SocketAddr, remote: SocketAddr) -> Option<(usize, StreamId)> {
+        let of = |h: &Host| {
+            let mut links = h.links.iter();
+            links.find(|(_, l)| l.local == local && l.remote == remote && l.other.is_none()).map(|(id, _)| *id)
+        };
+        self.hosts.iter().enumerate().find_map(|(host, h)| of(h).map(|id| (host, id)))
+    }
+
+    fn crossed(&mut self, a: (usize, StreamId, SocketAddr), b: (usize, StreamId, SocketAddr)) {
+        for ((host, id, to), other) in [(a, (b.0, b.1)), (b, (a.0, a.1))] {
+            self.hosts[host].links.get_mut(&id).unwrap().other = Some(other);
+            self.schedule(self.latency, Delivery::StreamOpened { host, id, to });
+        }
+    }
+
+    fn close_link(&mut self, host: usize, id: StreamId) {
+        if let Some((host, id)) = self.hosts[host].links.remove(&id).and_then(|link| link.other) {
+            self.schedule(self.latency, Delivery::StreamClosed { host, id, cause: "closed by the other side" });
+        }
+    }
+
+    /// Ends all TCP connections between agents, as a firewall that lost its state does.
+    pub fn reset_links(&mut self) {
+        for host in 0..self.hosts.len() {
+            for id in std::mem::take(&mut self.hosts[host].links).into_keys() {
+                self.input(host, Input::StreamClosed { id, cause: "connection reset".to_owned() });
+            }
         }
     }
 
@@ -225,7 +356,7 @@ impl Net {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
         self.trace.extend_from_slice(&payload);
         let ends = (from.ip(), to.ip());
-        if self.blocked.iter().any(|b| *b == ends || (b.1, b.0) == ends) {
+        if self.blocked.iter().chain(&self.udp_blocked).any(|b| *b == ends || (b.1, b.0) == ends) {
             return;
         }
         let (inside, target) = (Self::lan(from.ip()), Self::lan(to.ip()));
@@ -245,7 +376,16 @@ impl Net {
     fn deliver(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Datagram { from, to, payload } => self.deliver_datagram(from, to, &payload),
+            Delivery::Connect { from, to } => self.connected(from, to),
+            Delivery::PeerBytes { host, id, bytes } => {
+                if self.hosts[host].links.contains_key(&id) {
+                    self.input(host, Input::StreamData { id, bytes: &bytes });
+                }
+            }
             Delivery::StreamOpened { host, id, to } => {
+                if let Some(local) = self.hosts[host].links.get(&id).map(|link| link.local) {
+                    self.input(host, Input::StreamOpened { id, local, remote: to });
+                }
                 if self.hosts[host].streams.contains_key(&id) {
                     let local = SocketAddr::new(self.hosts[host].ip, 6000);
                     self.input(host, Input::StreamOpened { id, local, remote: to });
@@ -253,6 +393,7 @@ impl Net {
             }
             Delivery::StreamClosed { host, id, cause } => {
                 self.hosts[host].streams.remove(&id);
+                self.hosts[host].links.remove(&id);
                 self.input(host, Input::StreamClosed { id, cause: cause.to_owned() });
             }
             Delivery::ToServer { host, id, bytes } => {
