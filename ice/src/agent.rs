@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use crate::candidate::Component;
-use crate::config::Config;
+use crate::config::{Config, Server};
 use crate::demux::{self, Packet};
 use crate::description::{LocalDescription, NominatedPair, PairsVerdict, RemoteDescription, Role};
 use crate::event::{Input, Output, Path, PeerId};
@@ -27,6 +27,9 @@ use crate::stun::{Class, Message};
 
 /// Early dialogs served at once; further ones are refused. [MS-ICE2] asks for 20.
 const PEERS_MAX: usize = 20;
+
+/// Servers of one agent: several edges with three transports each, and those that replaced them in a long call.
+const SERVERS_MAX: usize = 32;
 
 /// A method was called for a peer that does not exist (any more).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -196,6 +199,20 @@ impl Agent {
     pub fn restart(&mut self, now: Instant, interfaces: Option<Vec<IpAddr>>) {
         self.half.restart(now, interfaces, &self.config);
         self.settle(now);
+    }
+
+    /// The servers as they are now: new credentials of known ones count from the next gathering on (relays that there are go
+    /// on with theirs, RFC 8656 §5), new servers are added behind them.
+    pub fn set_servers(&mut self, servers: Vec<Server>) {
+        for server in servers {
+            let key = |s: &Server| (s.name.clone(), s.addr, s.transport);
+            let known = &mut self.half.servers;
+            if let Some(at) = known.iter().position(|s| key(s) == key(&server)) {
+                known.splice(at..=at, [server]);
+            } else if known.len() < SERVERS_MAX {
+                known.push(server);
+            }
+        }
     }
 
     /// The re-INVITE that announced the nominated pairs was answered: dialects that move at the answer move now.

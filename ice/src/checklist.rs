@@ -3,7 +3,7 @@
 //! One checklist serves both components of the one stream. Order of work: triggered checks first, then the best waiting
 //! pair, then a frozen one whose foundation nobody is checking.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component, TcpType};
@@ -209,25 +209,24 @@ impl Checklist {
 
     /// Drops the worst unchecked pairs above the limit (RFC 8445 §6.1.2.5).
     fn prune(&mut self) {
-        while self.pairs.len() > PAIRS_MAX {
-            let unchecked = |pair: &Pair| matches!(pair.state, PairState::Frozen | PairState::Waiting);
-            let worst =
-                self.pairs().filter(|(_, p)| unchecked(p)).min_by_key(|(_, p)| (self.is_best_of_kind(p), p.priority));
-            let Some(worst) = worst.map(|(id, _)| id) else { return };
-            self.remove(worst);
-            self.dropped_pairs += 1;
+        let surplus = self.pairs.len().saturating_sub(PAIRS_MAX);
+        if surplus == 0 {
+            return;
         }
-    }
-
-    /// The relays have the lowest priority and work where nothing else does: the best pair of each two types stays.
-    fn is_best_of_kind(&self, pair: &Pair) -> bool {
-        let kind = |p: &Pair| (p.component(), p.local.candidate.kind, p.local.candidate.transport, p.local.relay, p.remote.kind);
-        !self.pairs.values().any(|other| kind(other) == kind(pair) && other.priority > pair.priority)
-    }
-
-    pub(crate) fn remove(&mut self, id: PairId) {
-        self.pairs.remove(&id);
-        self.triggered.retain(|queued| *queued != id);
+        // The relays have the lowest priority and work where nothing else does: the best pair of each two types stays.
+        let mut best = BTreeMap::new();
+        for pair in self.pairs.values() {
+            let best = best.entry(kind_of(pair)).or_insert(pair.priority);
+            *best = pair.priority.max(*best);
+        }
+        let is_unchecked = |pair: &Pair| matches!(pair.state, PairState::Frozen | PairState::Waiting);
+        let rank = |pair: &Pair| (best.get(&kind_of(pair)) == Some(&pair.priority), pair.priority);
+        let mut unchecked: Vec<_> =
+            self.pairs().filter(|(_, pair)| is_unchecked(pair)).map(|(id, pair)| (rank(pair), id)).collect();
+        unchecked.sort_unstable();
+        let gone: BTreeSet<PairId> = unchecked.into_iter().take(surplus).map(|(_, id)| id).collect();
+        self.dropped_pairs += gone.len();
+        self.retain(|id, _| !gone.contains(&id));
     }
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(PairId, &Pair) -> bool) {
@@ -280,6 +279,12 @@ fn can_pair(local: &Candidate, remote: &Candidate) -> bool {
         && local.component == remote.component
         && local.addr.is_ipv4() == remote.addr.is_ipv4()
         && is_link_local(local.addr.ip()) == is_link_local(remote.addr.ip())
+}
+
+/// Pairs that have all this in common can stand for each other.
+fn kind_of(pair: &Pair) -> impl Ord + use<> {
+    let (local, remote) = (&pair.local.candidate, &pair.remote);
+    (local.component, local.kind, local.transport, pair.local.relay, remote.kind, remote.addr.is_ipv4())
 }
 
 /// `fe80::/10`, RFC 4291 §2.5.6.

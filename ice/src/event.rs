@@ -173,6 +173,10 @@ pub enum Event {
     /// 30 s without an answer on the pair in use, or consent was revoked (RFC 7675 §5.1, §5.2), and no standby pair was
     /// there: nothing is sent any more, an ICE restart is the way back.
     ConsentLost { peer: PeerId, component: Component, path: Path },
+    /// A server will not renew a relay, most likely because its credentials have expired (RFC 8656 §8.4). What uses it
+    /// goes on until its lifetime is over: with [`Agent::set_servers`](crate::Agent::set_servers) and an ICE restart before
+    /// that nothing is lost.
+    RelayEnding { server: ServerId, cause: RelayError },
     /// After [`Agent::close`](crate::Agent::close): allocations are freed, sockets and streams closed.
     Closed,
 }

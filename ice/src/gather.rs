@@ -11,7 +11,8 @@
 //! An Allocate also tells the reflexive address, so that a TURN server is asked for both with one request; if it refuses
 //! or is slow, the Binding follows. The first relayed address of a server and component wins, others are given back.
 //!
-//! `Gathered` comes when every server that is waited for has answered or failed for each component, or at the limit. What
+//! `Gathered` comes when every server that is waited for has answered or failed for each component, or at the limit, which
+//! is twice as far away while a server that has answered is asked for the second time. What
 //! comes later is used, though not told to the peer. Where another server has answered the same question over the same
 //! transport, a silent one is waited for only a few times as long as that took: its relay would be a second of a kind.
 //! Where only streams are answered, UDP is probably blocked: it is waited for a little longer, as its path would be better.
@@ -189,7 +190,8 @@ impl Half {
     }
 
     pub(crate) fn has_relay(&self, server: ServerId, component: Component) -> bool {
-        self.relays.values().any(|r| r.server == server && r.component == component && r.relayed.is_some())
+        let is_it = |r: &Relay| r.server == server && r.component == component && r.relayed.is_some();
+        self.relays.values().any(|r| is_it(r) && !r.is_ending)
     }
 
     /// Starts the next planned attempt over UDP, which is one transaction of the pacing (RFC 8445 §14.2). Says whether
@@ -348,8 +350,12 @@ impl Half {
         let Some(attempt) = self.attempts.iter_mut().find(is_it) else { return };
         let (server, component, socket) = (attempt.server, attempt.component, attempt.goal_socket());
         let is_silent = matches!(&cause, ServerCause::Relay(e) if matches!(e.cause, RelayCause::Silent { .. }));
+        let is_taken = matches!(&cause, ServerCause::Relay(e) if e.cause == RelayCause::Mismatch);
         tracing::debug!(server = server.0, %cause, "no relay");
         attempt.state = AttemptState::Failed(cause);
+        if let (Some(socket), true) = (socket, is_taken) {
+            self.open_spare(socket, server);
+        }
         if let (Some(socket), true, false) = (socket, self.policy.uses_direct(), is_silent) {
             self.plan(server, component, Goal::Reflexive { socket }, now);
         }
@@ -374,7 +380,7 @@ impl Half {
     /// Ends the gathering when there is nothing left to wait for.
     pub(crate) fn check_gathered(&mut self, now: Instant) {
         let Some(gathering) = self.gathering else { return };
-        if now < gathering.limit_at && !self.may_end(now, gathering) {
+        if now < self.limit_of(gathering) && !self.may_end(now, gathering) {
             return;
         }
         self.gathering = None;
@@ -385,6 +391,13 @@ impl Half {
         let components = self.components.iter();
         self.told_defaults = components.filter_map(|c| Some((*c, self.default_candidate(*c)?.base))).collect();
         self.event(Event::Gathered { local, failures, took });
+    }
+
+    /// An Allocate is two round trips: where the first one was answered, the second gets as long again.
+    fn limit_of(&self, gathering: Gathering) -> Instant {
+        let is_halfway = |a: &Attempt| matches!(a.state, AttemptState::Relay(id) if self.is_challenged(id));
+        let limit = gathering.limit_at.saturating_duration_since(gathering.started);
+        if self.open_waited().any(is_halfway) { gathering.limit_at + limit } else { gathering.limit_at }
     }
 
     fn may_end(&self, now: Instant, gathering: Gathering) -> bool {
@@ -436,9 +449,10 @@ impl Half {
         if self.is_opening() {
             return Some(gathering.limit_at);
         }
+        let limit_at = self.limit_of(gathering);
         let patience: Option<Vec<Instant>> = self.open_waited().map(|open| self.patience(gathering, open)).collect();
         let all_late_at = patience.and_then(|until| until.into_iter().max());
-        Some(all_late_at.map_or(gathering.limit_at, |at| at.min(gathering.limit_at)))
+        Some(all_late_at.map_or(limit_at, |at| at.min(limit_at)))
     }
 
     /// Keeps the NAT mappings towards the servers while there is no path yet (RFC 8445 §5.1.1.4).
@@ -478,8 +492,12 @@ impl Half {
             }
             Input::SocketOpened { id, local } => {
                 self.socket_opened(id, local);
-                if self.sockets.get(&id).is_some_and(|s| s.is_wanted) {
-                    self.plan_for_socket(now, id);
+                match self.sockets.get(&id).map(|s| (s.is_wanted, s.component, s.spare_for)) {
+                    Some((true, ..)) => self.plan_for_socket(now, id),
+                    Some((false, component, Some(server))) => {
+                        self.plan(server, component, Goal::Relay { socket: Some(id) }, now);
+                    }
+                    Some((false, _, None)) | None => {}
                 }
             }
             Input::SocketFailed { id, cause } => self.socket_failed(now, id, &cause),

@@ -30,8 +30,9 @@ use crate::priority;
 use crate::relay::Relay;
 use crate::tcp::Endpoint;
 
-/// Interfaces gathered on: each costs a socket per component and a question to every server.
-pub(crate) const INTERFACES_MAX: usize = 8;
+/// Addresses gathered on, ten interfaces with both families: each costs a socket per component and a question to every
+/// server.
+pub(crate) const INTERFACES_MAX: usize = 20;
 
 /// Ports of a configured range that are tried before a socket is given up.
 const BIND_TRIES_MAX: u32 = 32;
@@ -79,6 +80,8 @@ pub(crate) struct Socket {
     pub state: SocketState,
     /// Closed as soon as it carries no relay either.
     pub is_wanted: bool,
+    /// For a relay only: the server has another allocation on the other port (437, RFC 8656 §7.4).
+    pub spare_for: Option<ServerId>,
 }
 
 impl Socket {
@@ -207,6 +210,14 @@ impl Half {
         }
     }
 
+    /// A relay that the server will not renew: what is on it goes on for a while, nothing new begins there.
+    pub(crate) fn is_ending(&self, base: Base) -> bool {
+        match base {
+            Base::Relay(id) => self.relays.get(&id).is_some_and(|relay| relay.is_ending),
+            Base::Socket(_) | Base::Tcp(_) => false,
+        }
+    }
+
     /// Candidates to pair from: what the policy allows.
     pub(crate) fn local_candidates(&self) -> &[LocalCandidate] {
         &self.candidates
@@ -246,11 +257,26 @@ impl Half {
                 let id = SocketId(self.next_socket);
                 self.next_socket += 1;
                 let state = SocketState::Opening { tries: 1 };
-                self.sockets.insert(id, Socket { component, index, ip, state, is_wanted: true });
+                self.sockets.insert(id, Socket { component, index, ip, state, is_wanted: true, spare_for: None });
                 let bind = self.bind_addr(ip);
                 self.out.push_back(Output::OpenSocket { id, bind });
             }
         }
+    }
+
+    /// Another port on the interface of `socket`, for a relay that this one cannot have.
+    pub(crate) fn open_spare(&mut self, socket: SocketId, server: ServerId) {
+        let Some((component, index, ip)) =
+            self.sockets.get(&socket).filter(|s| s.spare_for.is_none()).map(|s| (s.component, s.index, s.ip))
+        else {
+            return;
+        };
+        let id = SocketId(self.next_socket);
+        self.next_socket += 1;
+        let state = SocketState::Opening { tries: 1 };
+        self.sockets.insert(id, Socket { component, index, ip, state, is_wanted: false, spare_for: Some(server) });
+        let bind = self.bind_addr(ip);
+        self.out.push_back(Output::OpenSocket { id, bind });
     }
 
     /// A random port of the range; two agents on one host would otherwise race for the same ones in the same order.
@@ -389,7 +415,8 @@ impl Half {
 
     /// What goes into SDP now.
     pub(crate) fn description(&self) -> LocalDescription {
-        let mut candidates: Vec<Candidate> = self.candidates.iter().map(|c| c.candidate.clone()).collect();
+        let lasting = self.candidates.iter().filter(|c| !self.is_ending(c.base));
+        let mut candidates: Vec<Candidate> = lasting.map(|c| c.candidate.clone()).collect();
         candidates.sort_by_key(|c| std::cmp::Reverse(c.priority));
         let defaults = self.components.iter().filter_map(|c| Some((*c, self.default_candidate(*c)?.candidate.addr)));
         LocalDescription {
@@ -414,7 +441,8 @@ impl Half {
             };
             (kind, c.candidate.addr.is_ipv4(), c.candidate.priority)
         };
-        let is_udp = |c: &&LocalCandidate| c.candidate.transport == CandidateTransport::Udp;
+        let is_udp =
+            |c: &&LocalCandidate| c.candidate.transport == CandidateTransport::Udp && !self.is_ending(c.base);
         self.candidates.iter().filter(|c| c.candidate.component == component).filter(is_udp).max_by_key(order)
     }
 
@@ -457,6 +485,7 @@ impl Half {
         self.attempts.clear();
         for (id, socket) in &mut self.sockets {
             socket.is_wanted = keep.contains(&Base::Socket(*id));
+            socket.spare_for = None;
         }
         let unused: Vec<RelayId> = self.relays.keys().copied().filter(|id| !keep.contains(&Base::Relay(*id))).collect();
         for id in unused {
@@ -479,6 +508,7 @@ impl Half {
         self.close_endpoints(|endpoint| endpoint.component == Component::Rtcp);
         for socket in self.sockets.values_mut().filter(|s| s.component == Component::Rtcp) {
             socket.is_wanted = false;
+            socket.spare_for = None;
         }
         let relays = self.relays.iter().filter(|(_, r)| r.component == Component::Rtcp);
         for id in relays.map(|(id, _)| *id).collect::<Vec<_>>() {
@@ -490,7 +520,8 @@ impl Half {
     /// Closes sockets that nobody needs: no candidate, and no relay that is still being freed.
     pub(crate) fn sweep(&mut self) {
         let carrying: BTreeSet<SocketId> = self.relays.values().filter_map(Relay::socket).collect();
-        let idle = self.sockets.iter().filter(|(id, s)| !s.is_wanted && !carrying.contains(id));
+        let is_idle = |id: &SocketId, s: &Socket| !s.is_wanted && s.spare_for.is_none() && !carrying.contains(id);
+        let idle = self.sockets.iter().filter(|(id, s)| is_idle(id, s));
         for id in idle.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.sockets.remove(&id);
             self.out.push_back(Output::CloseSocket(id));
@@ -523,9 +554,48 @@ pub(crate) fn usable_interfaces(interfaces: &[IpAddr]) -> Vec<IpAddr> {
     let mut usable: Vec<IpAddr> = interfaces
         .iter()
         .copied()
-        .filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && seen.insert(*ip))
-        .take(INTERFACES_MAX)
+        .filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !is_mapped(*ip) && seen.insert(*ip))
         .collect();
     usable.sort_by_key(|ip| is_link_local(*ip)); // stable: the caller's order is the preference
-    usable
+    interleaved(&usable).into_iter().take(INTERFACES_MAX).collect()
+}
+
+/// `::ffff:0:0/96` is no address of an interface and must not be a candidate (RFC 8445 §5.1.1.1).
+fn is_mapped(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().is_some(),
+    }
+}
+
+/// The families in turn, so that a long list of one does not put off the other (RFC 8421 §4); the first address decides
+/// which one begins.
+fn interleaved(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let begins_ipv4 = addresses.first().is_some_and(IpAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(|ip| ip.is_ipv4() == begins_ipv4);
+    let pairs = (0..first.len().max(second.len())).map(|at| [first.get(at).copied(), second.get(at).copied()]);
+    pairs.flatten().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_alternate_link_local_ones_are_last_and_no_mapped_one_is_used() {
+        let list = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let cases: [(&str, &[&str], &[&str]); 4] = [
+            ("one family", &["10.0.0.1", "10.0.0.2", "10.0.0.1"], &["10.0.0.1", "10.0.0.2"]),
+            (
+                "both",
+                &["10.0.0.1", "10.0.0.2", "10.0.0.3", "2001:db8::1", "fe80::1"],
+                &["10.0.0.1", "2001:db8::1", "10.0.0.2", "fe80::1", "10.0.0.3"],
+            ),
+            ("IPv6 is preferred", &["2001:db8::1", "10.0.0.1", "2001:db8::2"], &["2001:db8::1", "10.0.0.1", "2001:db8::2"]),
+            ("no addresses of an interface", &["0.0.0.0", "::", "::ffff:10.0.0.1", "224.0.0.1", "ff02::1"], &[]),
+        ];
+        for (name, addresses, want) in cases {
+            assert_eq!(usable_interfaces(&list(addresses)), list(want), "case: {name}");
+        }
+    }
 }

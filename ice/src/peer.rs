@@ -167,7 +167,8 @@ impl Session {
         if self.concluded_at.is_some() || self.has_failed {
             return;
         }
-        let local: Vec<LocalCandidate> = cx.half.local_candidates().to_vec();
+        let lasting = cx.half.local_candidates().iter().filter(|c| !cx.half.is_ending(c.base));
+        let local: Vec<LocalCandidate> = lasting.cloned().collect();
         let added = self.checklist.form(&local);
         for id in added {
             if let Some((base, remote)) = self.checklist.get(id).map(|p| (p.base(), p.remote.addr)) {

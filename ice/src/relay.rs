@@ -18,7 +18,7 @@ use rand::Rng;
 use crate::candidate::Component;
 use crate::checklist::Readiness;
 use crate::config::{ServerId, ServerTransport};
-use crate::event::{Output, ServerCause, SocketId, StreamId};
+use crate::event::{Event, Output, ServerCause, SocketId, StreamId};
 use crate::local::{Half, News};
 use crate::pair::{Base, RelayId};
 use crate::stun::Family;
@@ -54,6 +54,8 @@ pub(crate) struct Relay {
     allocation_at: Option<Instant>,
     permissions: BTreeMap<IpAddr, Readiness>,
     is_freeing: bool,
+    /// The server does not renew it any more.
+    pub is_ending: bool,
     /// The stream has ended by itself: there is nothing to close.
     is_stream_gone: bool,
 }
@@ -132,6 +134,7 @@ impl Half {
                 allocation_at: None,
                 permissions: BTreeMap::new(),
                 is_freeing: false,
+                is_ending: false,
                 is_stream_gone: false,
             },
         );
@@ -177,6 +180,11 @@ impl Half {
         }
         relay.allocation = Some(allocation);
         self.drain_relay(now, id);
+    }
+
+    /// Whether the server has given a first answer: the next one is on its way.
+    pub(crate) fn is_challenged(&self, id: RelayId) -> bool {
+        self.relays.get(&id).and_then(|r| r.allocation.as_ref()).is_some_and(Allocation::is_challenged)
     }
 
     /// Asks for the peer's permission, once per address (RFC 8656 §9).
@@ -323,6 +331,13 @@ impl Half {
                 self.relay_failed(now, id, ServerCause::Relay(error));
                 self.forget_if_closed(id);
             }
+            turn::Event::Ending(error) => {
+                let Some(relay) = self.relays.get_mut(&id) else { return };
+                relay.is_ending = true;
+                let server = relay.server;
+                tracing::debug!(%error, "relay is not renewed");
+                self.event(Event::RelayEnding { server, cause: error });
+            }
             turn::Event::Lost(error) => {
                 tracing::debug!(%error, "relay lost");
                 self.lose_relay(id);
@@ -403,6 +418,9 @@ impl Half {
 
     fn drop_relay(&mut self, id: RelayId) {
         let Some(relay) = self.relays.remove(&id) else { return };
+        if let Some(socket) = relay.socket().and_then(|id| self.sockets.get_mut(&id)) {
+            socket.spare_for = None;
+        }
         if let (Some(stream), false) = (relay.stream(), relay.is_stream_gone) {
             self.out.push_back(Output::CloseStream(stream));
         }

@@ -139,6 +139,8 @@ pub(crate) struct Description {
     /// Texts behind `a=crypto:`.
     pub(crate) crypto: Vec<String>,
     pub(crate) ice: Option<IceAttributes>,
+    /// `a=ice-mismatch` instead of the above: the default destination was none of the candidates.
+    pub(crate) ice_mismatch: bool,
     /// Other streams before and after the audio.
     pub(crate) refused_before: Vec<MediaSection>,
     pub(crate) refused_after: Vec<MediaSection>,
@@ -213,6 +215,7 @@ impl Description {
         audio = audio.attribute("ptime", Some("20")).attribute(self.direction.as_str(), None);
         match &self.ice {
             Some(ice) => ice.write(audio),
+            None if self.ice_mismatch => audio.attribute("ice-mismatch", None),
             None => audio,
         }
     }
@@ -252,6 +255,7 @@ impl Description {
             rtpmaps: codecs.map(|map| Rtpmap::of(audio, map)).collect(),
             crypto: audio.crypto().map(str::to_owned).collect(),
             ice: IceAttributes::read(audio, lite),
+            ice_mismatch: audio.ice_mismatch(),
             refused_before: Vec::new(),
             refused_after: Vec::new(),
         }

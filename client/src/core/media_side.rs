@@ -139,6 +139,7 @@ impl Call {
             ice::Event::RemoteCandidates { verdict, .. } => self.pairs_judged(cx, verdict),
             ice::Event::Failed { peer, report } => self.ice_failed(cx, peer, &report),
             ice::Event::ConsentLost { .. } => self.consent_lost(cx),
+            ice::Event::RelayEnding { .. } => self.relay_ending(cx),
             ice::Event::Closed => {
                 self.flow = None;
                 self.finish_if_done(cx);
@@ -203,6 +204,13 @@ impl Call {
             "no relay was at hand: configure one (turn servers, or an edge with MRAS)"
         };
         self.end(cx, EndReason::NoPath { report, advice: advice.to_owned() });
+    }
+
+    /// Our relay will not be renewed: whoever holds it restarts ICE with the credentials of now, and media stays where it is
+    /// until the new path is nominated.
+    fn relay_ending(&mut self, cx: &mut Cx<'_>) {
+        self.restart_due = true;
+        self.next_offer(cx);
     }
 
     /// RFC 7675 §5.1: nothing is sent any more, and an ICE restart is the way back. The caller starts it.

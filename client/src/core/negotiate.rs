@@ -230,6 +230,8 @@ pub(crate) fn make_answer(
         CryptoAttribute::new(theirs.tag, ours).to_value().to_string()
     });
     let mut answer = describe(offer.profile.clone(), rtpmaps, crypto, agreed.mux, direction, transport);
+    // The offerer is told why there is no ICE (RFC 8839 §4.2.5).
+    answer.ice_mismatch = offer.ice.as_ref().is_some_and(|ice| is_mismatch(offer, ice));
     answer.refused_before.clone_from(&offer.refused_before);
     answer.refused_after.clone_from(&offer.refused_after);
     answer
@@ -369,6 +371,7 @@ fn describe(
         rtpmaps,
         crypto: crypto.into_iter().collect(),
         ice: transport.ice,
+        ice_mismatch: false,
         refused_before: Vec::new(),
         refused_after: Vec::new(),
     }

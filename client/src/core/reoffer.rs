@@ -49,7 +49,9 @@ impl Call {
         if self.restart_due {
             self.restart_due = false;
             let interfaces = self.hop.map(|hop| cx.account.media_interfaces(hop, self.from_address));
+            let servers = cx.account.relays.servers(cx.now);
             if let Some(flow) = &mut self.flow {
+                flow.agent_mut().set_servers(servers);
                 flow.agent_mut().restart(cx.now, interfaces);
                 self.pending = Some(Pending::RestartGathering);
             }
@@ -223,7 +225,9 @@ impl Call {
     fn handle_reoffer(&mut self, cx: &mut Cx<'_>, dialog: DialogId, offer: Description, agreed: Agreed) {
         let before = self.agreed().and_then(|agreed| agreed.ice.as_ref()).map(|ice| ice.ufrag.clone());
         let restarts = agreed.ice.as_ref().zip(before).is_some_and(|(ice, before)| ice.ufrag != before);
+        let servers = cx.account.relays.servers(cx.now);
         if restarts && let Some(flow) = &mut self.flow {
+            flow.agent_mut().set_servers(servers);
             flow.agent_mut().restart(cx.now, None);
             self.pending = Some(Pending::AnswerAfterGathering(Box::new(offer)));
             return;

@@ -122,6 +122,11 @@ impl Allocation {
         }
     }
 
+    /// Whether the server has answered, though not yet with an address.
+    pub fn is_challenged(&self) -> bool {
+        matches!(self.state, State::Allocating) && self.session.is_some()
+    }
+
     /// Whether nothing more will happen.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)

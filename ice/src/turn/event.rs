@@ -70,6 +70,8 @@ pub enum Event {
     },
     /// There will be no relay. Only after silence an [`Event::Allocated`] may still follow.
     Failed(RelayError),
+    /// There is one, but the server refuses to renew it: it ends with its lifetime.
+    Ending(RelayError),
     /// There was one; it is gone.
     Lost(RelayError),
     /// Data to and from this address passes from now on.

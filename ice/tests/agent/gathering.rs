@@ -244,3 +244,112 @@ fn a_lost_allocate_still_leaves_the_reflexive_address() {
     let late = net.hosts[a].agent.local_description();
     assert!(kinds(&late.candidates).contains(&CandidateType::Relayed), "the relay comes late");
 }
+
+/// A host with ten interfaces, each with one address of both families.
+fn wide(net: &mut Net, host: u8, servers: Vec<ice::Server>) -> usize {
+    let of = |n: u8| [format!("192.0.{host}.{n}"), format!("2001:db8:{host}::{n}")];
+    let interfaces = (1..=10).flat_map(of).map(|ip| ip.parse().unwrap()).collect();
+    net.host(&format!("192.0.{host}.1"), Config { interfaces, ..config(servers) }, host)
+}
+
+#[test]
+fn ten_interfaces_with_both_families_are_gathered_in_a_second_and_a_hundred_pairs_checked_within_ta() {
+    let mut net = Net::new();
+    let a = wide(&mut net, 2, vec![turn(ServerTransport::Udp), turn(ServerTransport::Tcp)]);
+    let b = wide(&mut net, 3, vec![turn(ServerTransport::Udp)]);
+    for host in [a, b] {
+        net.with(host, ice::Agent::gather);
+        net.run(ms(1000));
+        let took = net.events(host).find_map(|e| if let Event::Gathered { took, .. } = e { Some(*took) } else { None });
+        assert!(took.is_some_and(|took| took <= ms(1000)), "{took:?}");
+    }
+    let offer = net.gathered(a);
+    let hosts = offer.candidates.iter().filter(|c| c.kind == CandidateType::Host).count();
+    assert_eq!(hosts, 20 * 2 * 4, "UDP and three of TCP on each address, for both components");
+    net.connect(a, b, false);
+    net.run(ms(1));
+    for host in [a, b] {
+        let report = net.hosts[host].agent.report();
+        let pairs = &report.peers[0].pairs;
+        assert_eq!(pairs.len(), 100, "RFC 8445 §6.1.2.5");
+        assert!(report.peers[0].dropped_pairs > 1000);
+        let has = |test: fn(&ice::PairReport) -> bool| pairs.iter().any(test);
+        assert!(has(|p| p.local.addr.is_ipv6()) && has(|p| p.local.addr.is_ipv4()));
+        assert!(has(|p| p.remote.kind == CandidateType::Relayed), "the relays are the last resort");
+        assert!(has(|p| p.local.transport != ice::CandidateTransport::Udp), "and so is TCP");
+    }
+    let (sent, pacing) = (net.hosts[a].sent, 5);
+    net.run(ms(100));
+    assert!(net.hosts[a].sent - sent <= 2 * 100 / pacing + 4, "a check and at most an answer every 5 ms");
+    net.run(ms(2000));
+    assert_eq!(final_path(&net, a), "host-host");
+    assert_eq!(exchange(&mut net, a, b), both());
+}
+
+#[test]
+fn a_server_far_away_gets_the_time_of_its_second_answer() {
+    let mut net = Net::new();
+    net.nat(1, Kind::Home);
+    net.latency = ms(130);
+    let a = net.host("10.1.0.5", config(vec![turn(ServerTransport::Udp)]), 1);
+    net.with(a, ice::Agent::gather);
+    net.run(ms(1000));
+    let offer = net.gathered(a);
+    assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::ServerReflexive, CandidateType::Relayed]);
+    let took = net.events(a).find_map(|e| if let Event::Gathered { took, .. } = e { Some(*took) } else { None });
+    assert!(took.is_some_and(|took| took > ms(500) && took < ms(560)), "{took:?}");
+}
+
+#[test]
+fn a_relay_that_another_allocation_of_the_port_prevents_is_asked_for_from_another_port() {
+    let mut net = Net::new();
+    let a = net.host("192.0.2.1", config(vec![turn(ServerTransport::Udp)]), 1);
+    net.server.refuses_first_port_with = Some(437);
+    let offer = net.gather(a);
+    assert_eq!(kinds(&offer.candidates), [CandidateType::Host, CandidateType::Relayed]);
+    assert_eq!((net.server.allocations(), net.open_sockets(a)), (2, 4), "a port of its own for each relay");
+    net.with(a, ice::Agent::close);
+    net.run(ms(500));
+    assert_eq!((net.server.allocations(), net.open_sockets(a)), (0, 0));
+}
+
+#[test]
+fn credentials_that_expire_in_mid_call_are_renewed_without_a_gap() {
+    let mut net = Net::new();
+    let only = || Config { policy: Policy::RelayOnly, rtcp: false, ..config(vec![turn(ServerTransport::Udp)]) };
+    let a = net.host("192.0.2.1", only(), 1);
+    let b = net.host("192.0.2.2", config(vec![]), 2);
+    net.gather(a);
+    net.gather(b);
+    let (at_a, at_b) = net.connect(a, b, true);
+    net.run(ms(5000));
+    let before = net.hosts[a].agent.path(at_a, Component::Rtp).unwrap().local.addr;
+    net.server.expired = vec!["ann".to_owned()];
+    net.server.is_stateful = true;
+    net.run(Duration::from_secs(550));
+    assert!(net.log(a).contains(&"relay ending".to_owned()), "{:?}", net.log(a));
+    assert_eq!(exchange(&mut net, a, b), both(), "what was granted lasts to its end");
+    let renewed = ice::RelayCredentials { username: "ann2".to_owned(), password: ice::Secret::new("secret") };
+    let server = ice::Server { credentials: Some(renewed), ..turn(ServerTransport::Udp) };
+    net.with(a, |agent, now| {
+        agent.set_servers(vec![server]);
+        agent.restart(now, None);
+    });
+    net.run(ms(600));
+    let offer = net.gathered(a);
+    assert_eq!(kinds(&offer.candidates), [CandidateType::Relayed], "one under the new credentials");
+    assert_ne!(offer.candidates[0].addr, before);
+    net.with(b, |agent, now| agent.restart(now, None));
+    net.run(ms(600));
+    let answer = net.gathered(b);
+    net.with(b, |agent, now| agent.update_remote(now, at_b, remote(&offer, true))).unwrap();
+    assert_eq!(exchange(&mut net, a, b), both(), "media stays on the old relay meanwhile");
+    net.with(a, |agent, now| agent.update_remote(now, at_a, remote(&answer, true))).unwrap();
+    net.run(ms(3000));
+    assert_eq!(net.hosts[a].agent.path(at_a, Component::Rtp).unwrap().local.addr, offer.candidates[0].addr);
+    assert_eq!(exchange(&mut net, a, b), both());
+    assert_eq!(exchange(&mut net, b, a), both());
+    net.run(Duration::from_secs(70));
+    assert_eq!(exchange(&mut net, a, b), both(), "the old one has ended");
+    assert!(!net.log(a).iter().any(|line| line.contains("lost")), "{:?}", net.log(a));
+}

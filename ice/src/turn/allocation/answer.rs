@@ -162,8 +162,10 @@ impl Allocation {
             Purpose::Allocate if matches!(self.state, State::Freeing) => self.close(Event::Freed),
             Purpose::Allocate => self.give_up(cause),
             Purpose::Refresh | Purpose::Permit(_) | Purpose::Bind(_) if is_gone => self.give_up(cause),
+            // Most likely the credentials have expired: what was granted is still ours to its end (RFC 8656 §8.4).
             Purpose::Refresh if matches!(cause, RelayCause::Unauthorized { .. } | RelayCause::Forbidden) => {
-                self.give_up(cause);
+                let error = self.error(cause);
+                self.push_event(Event::Ending(error));
             }
             Purpose::Refresh => self.retry_refresh(now),
             Purpose::Permit(address) => {

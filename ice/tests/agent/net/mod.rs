@@ -573,6 +573,7 @@ fn brief(event: &Event) -> Option<String> {
         Event::RemoteCandidates { verdict, .. } => Some(format!("{verdict:?}")),
         Event::Failed { .. } => Some("failed".to_owned()),
         Event::ConsentLost { component, .. } => Some(format!("{component} consent lost")),
+        Event::RelayEnding { .. } => Some("relay ending".to_owned()),
         Event::Closed => Some("closed".to_owned()),
     }
 }

@@ -39,6 +39,13 @@ pub struct TurnServer {
     pub loses: usize,
     /// Answers every Allocate with this code.
     pub refuses_with: Option<u16>,
+    /// Answers Allocates from the first port of each client with this code.
+    pub refuses_first_port_with: Option<u16>,
+    refused_ports: BTreeSet<SocketAddr>,
+    /// Users whose time is over: they get a 401 for new allocations and for refreshing old ones.
+    pub expired: Vec<String>,
+    /// A second Allocate on the same 5-tuple gets a 437, as it should.
+    pub is_stateful: bool,
     allocations: BTreeMap<Client, Allocation>,
     pub allocated_ever: usize,
     next_port: u16,
@@ -54,6 +61,10 @@ impl TurnServer {
             refuses_streams: false,
             loses: 0,
             refuses_with: None,
+            refuses_first_port_with: None,
+            refused_ports: BTreeSet::new(),
+            expired: Vec::new(),
+            is_stateful: false,
             allocations: BTreeMap::new(),
             allocated_ever: 0,
             next_port: 49_800,
@@ -156,13 +167,26 @@ impl TurnServer {
                 .with(&Attribute::Nonce(b"nonce"))
                 .build();
         }
-        let key = Key::long_term(b"ann", b"example.test", b"secret", PasswordAlgorithm::Md5);
+        let user = message.username().unwrap_or_default();
+        let key = Key::long_term(user, b"example.test", b"secret", PasswordAlgorithm::Md5);
         let refuse = |code| {
             let answer = Builder::answer(Class::Error, message).with(&Attribute::ErrorCode(code, "refused"));
             answer.integrity(Integrity::Sha1, &key).build()
         };
-        if message.verify(&key).is_err() {
+        let has_expired = self.expired.iter().any(|name| name.as_bytes() == user);
+        let is_renewal = matches!(message.method(), Method::ALLOCATE | Method::REFRESH);
+        if message.verify(&key).is_err() || (has_expired && is_renewal) {
             return refuse(401);
+        }
+        if message.method() == Method::ALLOCATE && self.is_stateful && self.allocations.contains_key(&client) {
+            return refuse(437);
+        }
+        if let (Method::ALLOCATE, Some(code), Client::Udp(from)) =
+            (message.method(), self.refuses_first_port_with, client)
+            && (self.refused_ports.len() < 2 || self.refused_ports.contains(&from))
+        {
+            self.refused_ports.insert(from);
+            return refuse(code);
         }
         let answer = Builder::answer(Class::Success, message);
         let answer = match message.method() {
