@@ -194,8 +194,8 @@ impl FromStr for Candidate {
             return Err(CandidateError::TooLong(line.len()));
         }
         let line = line.trim();
-        let line = line.strip_prefix("a=").unwrap_or(line);
-        let line = line.strip_prefix("candidate:").unwrap_or(line);
+        let name = ["a=candidate:", "candidate:"].into_iter().find(|name| line.starts_with(name));
+        let line = name.and_then(|name| line.strip_prefix(name)).unwrap_or(line);
         let mut fields = line.split_ascii_whitespace();
         let mut next = |what| fields.next().ok_or(CandidateError::Missing(what));
 
@@ -257,7 +257,8 @@ fn invalid(what: &'static str, value: &str) -> CandidateError {
 fn parse_foundation(field: &str) -> Result<String, CandidateError> {
     let ice_chars = field.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
     // Lync and some SBCs go beyond the alphabet or the length; equality is all we need of it.
-    if field.is_empty() || field.len() > 64 || !(ice_chars || field.is_ascii()) {
+    // A colon would be taken for the end of the attribute's name the next time.
+    if field.is_empty() || field.len() > 64 || field.contains(':') || !(ice_chars || field.is_ascii()) {
         return Err(invalid("foundation", field));
     }
     Ok(field.to_owned())
