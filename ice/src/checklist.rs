@@ -274,8 +274,7 @@ fn can_pair(local: &Candidate, remote: &Candidate) -> bool {
         (Udp, Udp) | (Tcp(Active), Tcp(Passive)) | (Tcp(SimultaneousOpen), Tcp(SimultaneousOpen))
     );
     let is_usable = remote.addr.port() != 0 && !remote.addr.ip().is_unspecified() && !remote.addr.ip().is_multicast();
-    fits
-        && is_usable
+    fits && is_usable
         && local.component == remote.component
         && local.addr.is_ipv4() == remote.addr.is_ipv4()
         && is_link_local(local.addr.ip()) == is_link_local(remote.addr.ip())

@@ -17,10 +17,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
 
 use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
+use crate::check::CheckFailure;
 use crate::checklist::{Readiness, is_link_local};
 use crate::config::{Config, Secret, Server, ServerId, ServerTransport};
 use crate::description::LocalDescription;
-use crate::check::CheckFailure;
 use crate::event::{Event, Output, PeerId, ServerOutcome, SocketId, StreamId, TcpId};
 use crate::foundation::{Foundations, Likeness};
 use crate::gather::{Attempt, Gathering};
@@ -109,6 +109,7 @@ pub(crate) enum News {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub(crate) struct Half {
     pub interfaces: Vec<IpAddr>,
     pub servers: Vec<Server>,
@@ -441,8 +442,7 @@ impl Half {
             };
             (kind, c.candidate.addr.is_ipv4(), c.candidate.priority)
         };
-        let is_udp =
-            |c: &&LocalCandidate| c.candidate.transport == CandidateTransport::Udp && !self.is_ending(c.base);
+        let is_udp = |c: &&LocalCandidate| c.candidate.transport == CandidateTransport::Udp && !self.is_ending(c.base);
         self.candidates.iter().filter(|c| c.candidate.component == component).filter(is_udp).max_by_key(order)
     }
 
@@ -475,12 +475,7 @@ impl Half {
     }
 
     /// Releases everything but these bases, and these connections of their endpoints.
-    pub(crate) fn retain_bases(
-        &mut self,
-        now: Instant,
-        keep: &BTreeSet<Base>,
-        links: &BTreeSet<(Base, SocketAddr)>,
-    ) {
+    pub(crate) fn retain_bases(&mut self, now: Instant, keep: &BTreeSet<Base>, links: &BTreeSet<(Base, SocketAddr)>) {
         self.candidates.retain(|c| keep.contains(&c.base));
         self.attempts.clear();
         for (id, socket) in &mut self.sockets {
@@ -591,7 +586,11 @@ mod tests {
                 &["10.0.0.1", "10.0.0.2", "10.0.0.3", "2001:db8::1", "fe80::1"],
                 &["10.0.0.1", "2001:db8::1", "10.0.0.2", "fe80::1", "10.0.0.3"],
             ),
-            ("IPv6 is preferred", &["2001:db8::1", "10.0.0.1", "2001:db8::2"], &["2001:db8::1", "10.0.0.1", "2001:db8::2"]),
+            (
+                "IPv6 is preferred",
+                &["2001:db8::1", "10.0.0.1", "2001:db8::2"],
+                &["2001:db8::1", "10.0.0.1", "2001:db8::2"],
+            ),
             ("no addresses of an interface", &["0.0.0.0", "::", "::ffff:10.0.0.1", "224.0.0.1", "ff02::1"], &[]),
         ];
         for (name, addresses, want) in cases {

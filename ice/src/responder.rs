@@ -299,9 +299,8 @@ impl Session {
     /// The candidate that the check came from: a peer-reflexive one if it is new (RFC 8445 §7.3.1.3).
     fn remote_of(&mut self, request: &Request, ours: CandidateTransport) -> Option<Candidate> {
         let transport = opposite(ours);
-        let same = |c: &&Candidate| {
-            c.addr == request.from && c.component == request.component && c.transport == transport
-        };
+        let same =
+            |c: &&Candidate| c.addr == request.from && c.component == request.component && c.transport == transport;
         if let Some(known) = self.checklist.remote().iter().find(same) {
             return Some(known.clone());
         }

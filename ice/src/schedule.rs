@@ -86,7 +86,10 @@ impl Agent {
     /// Which bases are used towards which addresses: TCP connections are kept by it.
     fn links_in_use(&self) -> BTreeSet<(Base, SocketAddr)> {
         let sessions = self.peers.values().flat_map(Peer::sessions);
-        sessions.flat_map(|session| session.checklist.pairs()).map(|(_, pair)| (pair.base(), pair.remote.addr)).collect()
+        sessions
+            .flat_map(|session| session.checklist.pairs())
+            .map(|(_, pair)| (pair.base(), pair.remote.addr))
+            .collect()
     }
 
     /// Starts transactions, Ta apart.

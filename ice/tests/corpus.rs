@@ -7,7 +7,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::wildcard_enum_match_arm,
-    clippy::redundant_pub_crate,
+    clippy::print_stdout,
     unreachable_pub,
     reason = "a test may stop where it is surprised"
 )]
@@ -60,7 +60,9 @@ fn damage(rng: &mut ChaCha20Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
 fn replay(target: &str, body: fn(&[u8]), copies: usize) {
     let corpus = corpus(target);
     assert!(corpus.len() >= 5, "{target} has a corpus");
-    corpus.iter().for_each(|file| body(file));
+    for file in &corpus {
+        body(file);
+    }
     let seconds: Option<u64> = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let until = seconds.map(|seconds| (Instant::now() + Duration::from_secs(seconds), seconds));
     let mut rng = ChaCha20Rng::seed_from_u64(until.map_or(1, |(_, seconds)| seconds));
@@ -77,7 +79,8 @@ fn replay(target: &str, body: fn(&[u8]), copies: usize) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[test]

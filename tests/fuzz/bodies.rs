@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ice::stun::{Builder, Class, Key, Message, wire};
 use ice::turn::channel;
 use ice::{
-    Agent, Candidate, Component, Config, Input, Output, PeerId, RelayCredentials, RemoteDescription, Role, Secret, Server,
-    ServerTransport, SocketId, StreamId, TcpId,
+    Agent, Candidate, Component, Config, Input, Output, PeerId, RelayCredentials, RemoteDescription, Role, Secret,
+    Server, ServerTransport, SocketId, StreamId, TcpId,
 };
 
 /// Nothing reads beyond the message, whatever its lengths say, in all three dialects.
@@ -149,52 +149,25 @@ impl World {
         let length = usize::from(argument).min(after.len());
         let (payload, beyond) = after.split_at(length);
         match step % 12 {
-            0 => self.datagram(index, payload.to_vec()),
+            0 => self.datagram(index, payload),
             // A packet of ours comes back, damaged in one place: the integrity is then wrong, the rest is not.
             1 | 2 => {
                 let Some(mut bytes) = self.sent.iter().rev().nth(index / 4).cloned() else { return after };
                 if let Some(at) = bytes.get_mut(1).filter(|_| step % 12 == 1) {
                     *at ^= 1;
                 }
-                self.datagram(index, bytes);
+                self.datagram(index, &bytes);
                 return after;
             }
             3 => self.time(u64::from(argument) * 37),
             4 => self.remote(payload),
-            5 => {
-                if let Some(id) = self.streams.get(index % self.streams.len().max(1)).copied() {
-                    let (local, remote) = (addr("192.0.2.1:7000"), addr("203.0.113.10:3478"));
-                    self.input(Input::StreamOpened { id, local, remote });
-                }
-                return after;
-            }
             6 => {
                 if let Some(id) = self.streams.get(index % self.streams.len().max(1)).copied() {
                     self.input(Input::StreamData { id, bytes: payload });
                 }
             }
-            7 => {
-                let count = self.streams.len().max(1);
-                if let Some(id) = (index % count < self.streams.len()).then(|| self.streams.remove(index % count)) {
-                    self.input(Input::StreamClosed { id, cause: "gone".to_owned() });
-                }
-                return after;
-            }
-            8 => {
-                if let Some((listener, local)) = self.listeners.iter().nth(index % 8).map(|(id, at)| (*id, *at)) {
-                    let id = StreamId(self.accepted);
-                    self.accepted += 1;
-                    self.streams.push(id);
-                    let remote = SocketAddr::new(addr("198.51.100.9:0").ip(), 1000 + u16::from(argument));
-                    self.input(Input::StreamAccepted { listener, id, local, remote });
-                }
-                return after;
-            }
-            9 => {
-                if let Some(id) = self.sockets.keys().nth(index % 8).copied() {
-                    self.sockets.remove(&id);
-                    self.input(Input::SocketFailed { id, cause: "gone".to_owned() });
-                }
+            5 | 7 | 8 | 9 => {
+                self.resource(step % 12, argument);
                 return after;
             }
             10 => {
@@ -207,7 +180,9 @@ impl World {
             _ => {
                 let (now, component) = (self.now, if argument % 2 == 0 { Component::Rtp } else { Component::Rtcp });
                 let _ = self.agent.send(now, component, &[0x80, argument]);
-                if let Some(peer) = self.peers.get(index % self.peers.len().max(1)).copied().filter(|_| argument % 7 == 0) {
+                if let Some(peer) =
+                    self.peers.get(index % self.peers.len().max(1)).copied().filter(|_| argument % 7 == 0)
+                {
                     let _ = self.agent.choose(now, peer);
                 }
                 self.drain();
@@ -217,11 +192,45 @@ impl World {
         beyond
     }
 
-    fn datagram(&mut self, index: usize, payload: Vec<u8>) {
+    /// Streams and sockets come and go.
+    fn resource(&mut self, step: u8, argument: u8) {
+        let index = usize::from(argument);
+        match step {
+            5 => {
+                if let Some(id) = self.streams.get(index % self.streams.len().max(1)).copied() {
+                    let (local, remote) = (addr("192.0.2.1:7000"), addr("203.0.113.10:3478"));
+                    self.input(Input::StreamOpened { id, local, remote });
+                }
+            }
+            7 => {
+                let count = self.streams.len().max(1);
+                if let Some(id) = (index % count < self.streams.len()).then(|| self.streams.remove(index % count)) {
+                    self.input(Input::StreamClosed { id, cause: "gone".to_owned() });
+                }
+            }
+            8 => {
+                if let Some((listener, local)) = self.listeners.iter().nth(index % 8).map(|(id, at)| (*id, *at)) {
+                    let id = StreamId(self.accepted);
+                    self.accepted += 1;
+                    self.streams.push(id);
+                    let remote = SocketAddr::new(addr("198.51.100.9:0").ip(), 1000 + u16::from(argument));
+                    self.input(Input::StreamAccepted { listener, id, local, remote });
+                }
+            }
+            _ => {
+                if let Some(id) = self.sockets.keys().nth(index % 8).copied() {
+                    self.sockets.remove(&id);
+                    self.input(Input::SocketFailed { id, cause: "gone".to_owned() });
+                }
+            }
+        }
+    }
+
+    fn datagram(&mut self, index: usize, payload: &[u8]) {
         let from = [addr("203.0.113.10:3478"), addr("198.51.100.9:4000"), addr("[2001:db8::9]:4000")];
         let Some(socket) = self.sockets.keys().nth(index % 4).copied() else { return };
         let from = from.into_iter().cycle().nth(index % 3).unwrap_or(addr("192.0.2.9:1"));
-        self.input(Input::Datagram { socket, from, payload: &payload });
+        self.input(Input::Datagram { socket, from, payload });
     }
 
     /// A description of lines that the bytes are, or a usual one.

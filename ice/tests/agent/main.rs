@@ -11,6 +11,7 @@
 )]
 
 mod changes;
+mod cost;
 mod gathering;
 mod net;
 mod tcp;

@@ -80,7 +80,10 @@ fn a_host_behind_a_nat_connects_to_one_that_can_be_reached() {
     let (mut net, a, b) = without_udp(["10.1.0.5", "192.0.2.2"], [config(vec![stun()]), config(vec![])]);
     net.connect(a, b, true);
     net.run(ms(3000));
-    assert_eq!((final_path(&net, a), final_path(&net, b)), ("prflx(tcp)-host".to_owned(), "host(tcp)-prflx".to_owned()));
+    assert_eq!(
+        (final_path(&net, a), final_path(&net, b)),
+        ("prflx(tcp)-host".to_owned(), "host(tcp)-prflx".to_owned())
+    );
     assert_eq!(exchange(&mut net, a, b), both());
     assert_eq!(exchange(&mut net, b, a), both());
 }

@@ -72,14 +72,41 @@ pub struct Link {
 
 #[derive(Debug)]
 enum Delivery {
-    Datagram { from: SocketAddr, to: SocketAddr, payload: Vec<u8> },
-    StreamOpened { host: usize, id: StreamId, to: SocketAddr },
-    StreamClosed { host: usize, id: StreamId, cause: &'static str },
-    ToServer { host: usize, id: StreamId, bytes: Vec<u8> },
-    FromServer { host: usize, id: StreamId, bytes: Vec<u8> },
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: Vec<u8>,
+    },
+    StreamOpened {
+        host: usize,
+        id: StreamId,
+        to: SocketAddr,
+    },
+    StreamClosed {
+        host: usize,
+        id: StreamId,
+        cause: &'static str,
+    },
+    ToServer {
+        host: usize,
+        id: StreamId,
+        bytes: Vec<u8>,
+    },
+    FromServer {
+        host: usize,
+        id: StreamId,
+        bytes: Vec<u8>,
+    },
     /// Between two agents: a connection attempt arrives, is answered, carries bytes, ends.
-    Connect { from: (usize, StreamId, SocketAddr), to: SocketAddr },
-    PeerBytes { host: usize, id: StreamId, bytes: Vec<u8> },
+    Connect {
+        from: (usize, StreamId, SocketAddr),
+        to: SocketAddr,
+    },
+    PeerBytes {
+        host: usize,
+        id: StreamId,
+        bytes: Vec<u8>,
+    },
 }
 
 pub struct Net {
