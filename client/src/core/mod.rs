@@ -37,9 +37,9 @@ mod transfer;
 mod views;
 
 pub use facade::{Core, CoreConfig};
-pub use io::{ListenerId, 
-    Answer, FRAME_SAMPLES, Frame, Input, NaptrRecord, Output, RecordKind, ResolveId, SocketId, SrvRecord, StreamError,
-    StreamId, TlsRequest,
+pub use io::{
+    Answer, FRAME_SAMPLES, Frame, Input, ListenerId, NaptrRecord, Output, RecordKind, ResolveId, SocketId, SrvRecord,
+    StreamError, StreamId, TlsRequest,
 };
 
 #[cfg(test)]

@@ -239,7 +239,8 @@ impl AccountLoop {
                 let id = StreamId(id);
                 self.streams.insert(id, pipe);
                 self.pipes_open += 1;
-                self.core.handle_input(now, Input::StreamAccepted { listener: ListenerId(listener), id, local, remote });
+                self.core
+                    .handle_input(now, Input::StreamAccepted { listener: ListenerId(listener), id, local, remote });
             }
             PipeEvent::StreamData { id, bytes } => {
                 let id = StreamId(id);

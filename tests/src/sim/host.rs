@@ -51,15 +51,40 @@ pub enum StreamEnd {
 
 #[derive(Debug)]
 pub enum Output {
-    OpenSocket { id: u64, bind: SocketAddr },
-    CloseSocket { id: u64 },
+    OpenSocket {
+        id: u64,
+        bind: SocketAddr,
+    },
+    CloseSocket {
+        id: u64,
+    },
     /// Port 0: any free one, told by `Listening`.
-    Listen { id: u64, bind: SocketAddr, tls: Tls },
-    CloseListener { id: u64 },
-    OpenStream { id: u64, from: Option<SocketAddr>, to: SocketAddr, tls: Option<Vec<String>> },
-    Transmit { socket: u64, to: SocketAddr, payload: Vec<u8> },
-    StreamSend { id: u64, bytes: Vec<u8> },
-    CloseStream { id: u64 },
+    Listen {
+        id: u64,
+        bind: SocketAddr,
+        tls: Tls,
+    },
+    CloseListener {
+        id: u64,
+    },
+    OpenStream {
+        id: u64,
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+        tls: Option<Vec<String>>,
+    },
+    Transmit {
+        socket: u64,
+        to: SocketAddr,
+        payload: Vec<u8>,
+    },
+    StreamSend {
+        id: u64,
+        bytes: Vec<u8>,
+    },
+    CloseStream {
+        id: u64,
+    },
     Timeout(Option<Instant>),
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use client::api::{CallChange, CallId, Command, EventBody};
 use client::core::{
-    Answer, Core, CoreConfig, ListenerId, NaptrRecord, RecordKind, ResolveId, SocketId, SrvRecord, StreamError, StreamId,
+    Answer, Core, CoreConfig, ListenerId, NaptrRecord, RecordKind, ResolveId, SocketId, SrvRecord, StreamError,
+    StreamId,
 };
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
