@@ -175,7 +175,9 @@ impl Checklist {
     fn best_waiting(&self, readiness: impl Fn(&Pair) -> Readiness) -> Option<PairId> {
         let is_ready = |pair: &Pair| pair.state == PairState::Waiting && readiness(pair) == Readiness::Ready;
         let ready = self.pairs().filter(|(_, pair)| is_ready(pair));
-        ready.max_by_key(|(id, pair)| (pair.priority, std::cmp::Reverse(*id))).map(|(id, _)| id)
+        // Connections over TCP are the last resort but one: they wait until UDP and the relays have had their turn.
+        let is_udp = |pair: &Pair| pair.local.candidate.transport == CandidateTransport::Udp;
+        ready.max_by_key(|(id, pair)| (is_udp(pair), pair.priority, std::cmp::Reverse(*id))).map(|(id, _)| id)
     }
 
     /// A check succeeded: all pairs of its foundation may be checked (RFC 8445 §7.2.5.3.3).
