@@ -98,7 +98,7 @@ fn the_jitter_buffer_is_as_deep_as_the_line_is_bad_and_comes_back() {
     let (delay, late) = playout(&call);
     assert!(delay <= 120.0 && late < 0.01, "40 ms of jitter: {delay} ms, {late} late");
     call.town.sim.set_link(alice, calm);
-    call.town.sim.run_for(secs(10));
+    call.town.sim.run_for(secs(15));
     let (delay, _) = playout(&call);
     assert!(delay <= 40.0, "calm again: {delay} ms");
     call.check_sound().unwrap();
