@@ -213,8 +213,14 @@ fn ice_is_used_only_if_the_default_is_a_candidate() {
     ];
     for (name, media, extra, want) in cases {
         let lines: Vec<_> = ice.iter().chain(&extra).copied().collect();
-        let agreed = negotiate::judge_offer(&theirs(media, &lines), SrtpMode::Off).unwrap();
+        let offer = theirs(media, &lines);
+        let agreed = negotiate::judge_offer(&offer, SrtpMode::Off).unwrap();
         assert_eq!(agreed.ice.is_some(), want, "case: {name}");
+        // RFC 8839 §4.2.5: the offerer is told, and gets no candidates.
+        let answer = negotiate::make_answer(&offer, &agreed, &key(1), Direction::SendRecv, transport(false));
+        let written = Origin::new(1).write(&answer);
+        let tells = written.contains("a=ice-mismatch") && !written.contains("a=candidate");
+        assert_eq!(tells, extra == [other] && !want, "case: {name}\n{written}");
     }
 }
 
