@@ -94,7 +94,7 @@ pub struct Config {
     /// UDP ports to bind; `None` leaves the choice to the system.
     pub port_range: Option<RangeInclusive<u16>>,
     pub dialect: Dialect,
-    /// Gather host candidates over TCP too (RFC 6544).
+    /// Gather host candidates over TCP too (RFC 6544 §4.1).
     pub tcp: bool,
 }
 
