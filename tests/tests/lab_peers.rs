@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use tests::lab::nat::NatKind::{FullCone, PortRestricted, Symmetric};
-use tests::lab::network::{Host, Plan};
+use tests::lab::network::{Families, Host, Plan};
 use tests::lab::servers::{NetLab, Offer};
 use tests::lab::skip;
 use tests::peer::person::{Place, Program};
@@ -52,9 +52,13 @@ fn all_places() -> Vec<Place> {
     ]
 }
 
-/// Makes the calls in one laboratory after another, and says of each what became of it.
+/// Makes the calls in one laboratory, and says of each what became of it.
 fn calls(test: &str, programs: [Program; 2], places: &[Place]) {
-    let lab = match NetLab::build(Plan::default(), &Offer::default()) {
+    calls_over(test, Families::V4, programs, places);
+}
+
+fn calls_over(test: &str, families: Families, programs: [Program; 2], places: &[Place]) {
+    let lab = match NetLab::build(Plan { families, ..Plan::default() }, &Offer::default()) {
         Ok(lab) => lab,
         Err(reason) => return skip(test, &reason),
     };
@@ -115,4 +119,18 @@ fn soak_icephone_calls_baresip_everywhere() {
 #[ignore = "soak: a dozen calls in real time"]
 fn soak_baresip_calls_icephone_everywhere() {
     calls("soak_baresip_calls_icephone_everywhere", [Program::Baresip, Program::Icephone], &all_places());
+}
+
+#[test]
+#[ignore = "soak: eight calls in real time"]
+fn soak_icephone_and_the_others_talk_over_ipv6_alone_and_with_both() {
+    let name = "soak_icephone_and_the_others_talk_over_ipv6_alone_and_with_both";
+    let homes = Place { name: "IPv6, home to home, TLS and SRTP", ..HOMES };
+    let both = Place { name: "dual stack, home to home, UDP", ..UDP };
+    for other in [Program::Linphone, Program::Baresip] {
+        for programs in [[Program::Icephone, other], [other, Program::Icephone]] {
+            calls_over(name, Families::V6, programs, std::slice::from_ref(&homes));
+            calls_over(name, Families::Dual, programs, std::slice::from_ref(&both));
+        }
+    }
 }

@@ -48,7 +48,12 @@ impl Person {
 }
 
 fn config(side: &Side<'_>) -> String {
-    let mut text = String::from("poll_method epoll\nsip_listen 0.0.0.0:0\nmodule_path /usr/lib/baresip/modules\n");
+    let mut text = String::from("poll_method epoll\nmodule_path /usr/lib/baresip/modules\n");
+    text.push_str(if side.is_v6() {
+        "sip_listen [::]:0\nnet_af ipv6\nprefer_ipv6 yes\n"
+    } else {
+        "sip_listen 0.0.0.0:0\n"
+    });
     for rate in ["ausrc_srate 48000", "auplay_srate 48000", "ausrc_channels 1", "auplay_channels 1"] {
         let _ = writeln!(text, "{rate}");
     }

@@ -59,7 +59,7 @@ fn rc(side: &Side<'_>) -> String {
     let (encryption, mandatory) = if side.srtp { ("srtp", 1) } else { ("none", 0) };
     let ca = side.lab.file("ca.pem");
     format!(
-        "[sip]\nsip_port=-1\nsip_tcp_port=-1\nsip_tls_port=-1\nguess_hostname=1\ndefault_proxy=0\n\
+        "[sip]\nsip_port=-1\nsip_tcp_port=-1\nsip_tls_port=-1\nguess_hostname=1\ndefault_proxy=0\nuse_ipv6={v6}\n\
          media_encryption={encryption}\nmedia_encryption_mandatory={mandatory}\nroot_ca={ca}\nverify_server_certs=1\n\
          register_only_when_network_is_up=0\n\
          [rtp]\naudio_rtp_port=-1\n[net]\nnat_policy_ref=relay\n\
@@ -70,6 +70,7 @@ fn rc(side: &Side<'_>) -> String {
          [auth_info_0]\nusername={user}\npasswd={user}-pw\nrealm=lab.test\n\
          [auth_info_1]\nusername={relay_user}\npasswd={relay_password}\nrealm=rtcmedia\n\
          [sound]\nechocancellation=0\n[video]\nenabled=0\n",
-        ca = ca.display()
+        ca = ca.display(),
+        v6 = u8::from(side.is_v6())
     )
 }

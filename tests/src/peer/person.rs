@@ -15,7 +15,7 @@ use super::baresip::PATIENCE;
 use crate::lab::impair::Way;
 use crate::lab::measured_call::last_path;
 use crate::lab::nat::NatKind;
-use crate::lab::network::Host;
+use crate::lab::network::{Families, Host};
 use crate::lab::phone::Phone;
 use crate::lab::run::{Process, now, tool};
 use crate::lab::servers::{NetLab, SECRET};
@@ -80,6 +80,11 @@ pub struct Side<'a> {
 impl Side<'_> {
     pub(super) fn transport(&self) -> &'static str {
         if self.tls { "tls" } else { "udp" }
+    }
+
+    /// There is no IPv4.
+    pub(super) fn is_v6(&self) -> bool {
+        self.lab.network.plan.families == Families::V6
     }
 
     /// For the relay, as its shared secret makes them.
