@@ -10,6 +10,8 @@ use super::rtp::Mirror;
 use crate::lab::root;
 use crate::lab::run::Process;
 
+/// Longer than the longest scenario, which waits 45 s for a refresh.
+const PATIENCE_S: u32 = 70;
 /// Of every SIPp; addresses differ.
 const SIP_PORT: u16 = 5060;
 
@@ -38,7 +40,7 @@ pub struct Part<'a> {
 impl<'a> Part<'a> {
     /// It is called.
     pub fn callee(scenario: &'a str, at: Ipv4Addr) -> Self {
-        Self { scenario, at, calls: None, target: None, patience_s: 40 }
+        Self { scenario, at, calls: None, target: None, patience_s: PATIENCE_S }
     }
 
     /// It calls.
