@@ -43,10 +43,23 @@ impl NetLab {
     ///
     /// What they still hold after `limit`.
     pub fn wait_released(&self, limit: Duration) -> Result<(), String> {
+        self.wait_until(limit, |held| *held == Held::default())
+    }
+
+    /// Waits until nobody is registered.
+    ///
+    /// # Errors
+    ///
+    /// Who still is after `limit`.
+    pub fn wait_unregistered(&self, limit: Duration) -> Result<(), String> {
+        self.wait_until(limit, |held| held.registrations.is_empty())
+    }
+
+    fn wait_until(&self, limit: Duration, done: impl Fn(&Held) -> bool) -> Result<(), String> {
         let until = now() + limit;
         loop {
             let held = self.held()?;
-            if held == Held::default() {
+            if done(&held) {
                 return Ok(());
             }
             if now() > until {
