@@ -11,8 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tests::binary::icephone;
 use tests::lab::edge::Lab;
 use tests::lab::phone::Phone;
+use tests::lab::run::{Process, now};
 
 /// Rows at once: they wait more than they work.
 const WORKERS: usize = 6;
@@ -426,4 +428,20 @@ impl Drop for DeafPeer {
             let _ended = thread.join();
         }
     }
+}
+
+#[test]
+fn a_demo_that_is_ended_as_soon_as_it_has_a_folder_leaves_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = || std::fs::read_dir(folder.path()).expect("it is there").count();
+    let mut demo = Process::start_with(None, &icephone(), &["demo", "--plain"], |command| {
+        command.env("TMPDIR", folder.path());
+    });
+    let until = now() + STEP;
+    while files() == 0 {
+        assert!(now() < until && demo.status().is_none(), "no folder: {:?}", demo.output());
+    }
+    demo.signal(Signal::SIGTERM);
+    let status = demo.wait_exit(STEP).expect("it ends");
+    assert_eq!((status.code(), files()), (Some(130), 0), "{:?}", demo.output());
 }
