@@ -244,10 +244,39 @@ fn of_two_forks_that_have_both_concluded_the_pair_of_the_one_that_answers_is_ann
 }
 
 #[test]
+fn two_phones_that_no_datagram_reaches_talk_over_tcp_without_a_relay() {
+    let mut world = World::new(3);
+    world.edge = Some(edge::Edge::new(world.now, 480));
+    world.lost = |_| true;
+    for (phone, user) in [(0, "alice"), (1, "bob")] {
+        let auto_answer = Some(AutoAnswer { after_ms: 100, options: AnswerOptions::default() });
+        let account = edge::account(user, TransportChoice::Tcp, PathPolicy::All);
+        world.add(phone, crate::api::AccountConfig { auto_answer, mras: false, ..account });
+    }
+    world.run_for(SETTLED);
+    world.dial(0, C1, "bob", MediaSource::Tone { hz: 1000.0 });
+    world.run_for(secs(5));
+    assert!(world.phones[0].is(C1, CallState::Talking), "{}", world.story());
+    let promoted = world.phones[0].changes(C1).find_map(|change| match change {
+        CallChange::Promoted { path, .. } => Some(path.name.clone()),
+        _ => None,
+    });
+    assert!(promoted.as_ref().is_some_and(|name| name.starts_with("host(tcp)-")), "{promoted:?}\n{}", world.story());
+    let announced = world.phones[0].changes(C1).filter(|change| matches!(change, CallChange::Announced { .. }));
+    assert_eq!(announced.count(), 1, "{}", world.story());
+    let heard = world.phones[1].heard.last().map_or(0.0, |(_, _, level)| *level);
+    assert!(heard > 500.0, "the tone is heard: {heard}");
+    world.command(0, Command::Hangup { call: C1 });
+    world.run_for(secs(3));
+    assert!(world.phones.iter().all(|phone| phone.listening.is_empty()), "no listener is left");
+}
+
+#[test]
 fn when_no_fork_can_be_reached_the_call_says_so_and_does_not_ring_on() {
     let mut world = World::new(3);
     world.edge = Some(edge::Edge::new(world.now, 480));
     world.lost = |_| true;
+    world.is_isolating = true;
     let without_relays =
         |user| crate::api::AccountConfig { mras: false, ..edge::account(user, TransportChoice::Tcp, PathPolicy::All) };
     world.add(0, without_relays("alice"));

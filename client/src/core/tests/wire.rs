@@ -106,6 +106,8 @@ pub(super) struct World {
     pub(super) edge: Option<Edge>,
     /// Streams to the edge: whose they are.
     edge_streams: BTreeMap<u64, (usize, StreamId)>,
+    /// No phone can connect to another one.
+    pub(super) is_isolating: bool,
     /// Datagrams to addresses that no phone has.
     pub(super) scripted: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// The first datagrams that phones sent: from, to, content.
@@ -152,6 +154,7 @@ impl World {
             sequence: 0,
             edge: None,
             edge_streams: BTreeMap::new(),
+            is_isolating: false,
             scripted: VecDeque::new(),
             sent: Vec::new(),
             lost: |_| false,
@@ -340,6 +343,9 @@ impl World {
             self.edge_streams.insert(stream, (at, id));
             self.send(EDGE, Delivery::EdgeAccepted { stream, local: to, remote: local, tls });
             return self.send(at, Delivery::StreamOpened { id, local, remote: to });
+        }
+        if self.is_isolating {
+            return self.send(at, Delivery::StreamClosed { id, cause: StreamError::Refused });
         }
         let of = |phone: &Phone| phone.listening.iter().find(|(_, local)| **local == to).map(|(id, _)| *id);
         let found = self.phones.iter().enumerate().find_map(|(at, phone)| of(phone).map(|id| (at, id)));
