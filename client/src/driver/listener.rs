@@ -180,4 +180,28 @@ mod listener_tests {
         tokio::io::AsyncReadExt::read_to_string(&mut client, &mut heard).await.unwrap();
         assert_eq!(heard, "hello");
     }
+
+    #[tokio::test]
+    async fn from_the_port_of_a_shared_listener_streams_are_opened_but_no_second_listener() {
+        use super::super::stream::OpenStream;
+        use super::super::tls::TlsClient;
+
+        let ids = Arc::new(AtomicU64::new(ACCEPTED_BY_DRIVER));
+        let (sink, mut inputs) = channel();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (here, _here) = tcp(1, any, true, Arc::clone(&ids), sink.clone()).unwrap();
+        let (there, _there) = tcp(2, any, true, Arc::clone(&ids), sink.clone()).unwrap();
+        assert!(tcp(3, here, true, Arc::clone(&ids), sink.clone()).is_err(), "one port, one listener");
+        let request = OpenStream { id: 7, from: Some(here), to: there, tls_names: None };
+        let _pipe = StreamPipe::open(request, Arc::new(TlsClient::new(Vec::new())), sink);
+        let (mut opened, mut accepted) = (None, None);
+        while opened.is_none() || accepted.is_none() {
+            match inputs.recv().await.unwrap() {
+                PipeEvent::StreamOpened { id: 7, local, .. } => opened = Some(local),
+                PipeEvent::StreamAccepted { listener: 2, remote, .. } => accepted = Some(remote),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((opened, accepted), (Some(here), Some(here)), "RFC 6544 §7.1");
+    }
 }
