@@ -274,6 +274,52 @@ fn a_lost_allocation_is_told_by_437_and_441_whatever_was_asked() {
 }
 
 #[test]
+fn a_server_that_changed_its_realm_is_answered_in_the_new_one() {
+    let mut rig = Rig::allocated(ServerTransport::Tcp, 600);
+    rig.run(Duration::from_secs(540));
+    let refresh = rig.request(Method::REFRESH);
+    let list = [Attribute::ErrorCode(401, ""), Attribute::Realm(b"other.example.test"), Attribute::Nonce(b"nonce9")];
+    rig.answer(&refresh, Class::Error, &list, false);
+    let again = rig.request(Method::REFRESH);
+    let key = Key::long_term(b"ann", b"other.example.test", b"secret", PasswordAlgorithm::Md5);
+    assert_eq!(Message::parse(&again).unwrap().verify(&key), Ok(()));
+    assert_eq!(rig.events, [], "nothing is lost");
+}
+
+#[test]
+fn an_allocation_that_is_not_renewed_serves_until_its_lifetime_is_over() {
+    for code in [401, 403] {
+        let mut rig = Rig::allocated(ServerTransport::Tcp, 600);
+        rig.run(Duration::from_secs(540));
+        let refresh = rig.request(Method::REFRESH);
+        rig.challenge(&refresh, code, b"nonce1");
+        let Some(Event::Ending(error)) = rig.events.pop() else { panic!("case {code}") };
+        assert_eq!(error.cause.code(), Some(code));
+        rig.run(Duration::from_secs(59));
+        assert_eq!(rig.allocation.relayed(), Some(relayed()), "case {code}");
+        assert!(rig.sent.is_empty(), "case {code}: it is not asked again");
+        rig.run(Duration::from_secs(1));
+        assert_eq!(rig.cause(), &RelayCause::Expired, "case {code}");
+    }
+}
+
+#[test]
+fn a_relay_of_the_other_family_is_asked_for_by_name() {
+    let start = crate::epoch();
+    for (family, want) in [(Family::V4, None), (Family::V6, Some(Family::V6))] {
+        let config = Config { family, ..Config::new(server(), ServerTransport::Udp, credentials()) };
+        let mut allocation = Allocation::new(start, config, [7; 32]);
+        let Output::Transmit(bytes) = allocation.poll_output() else { panic!("an Allocate") };
+        let message = Message::parse(&bytes).unwrap();
+        let asked = message.attributes().find_map(|attribute| match attribute {
+            Attribute::RequestedAddressFamily(family) => Some(family),
+            _ => None,
+        });
+        assert_eq!(asked, want, "RFC 8656 §7.1");
+    }
+}
+
+#[test]
 fn data_goes_by_indication_until_the_channel_is_bound() {
     let peer: SocketAddr = "198.51.100.2:9000".parse().unwrap();
     let mut rig = Rig::allocated(ServerTransport::Udp, 600);
