@@ -16,7 +16,8 @@ use crate::candidate::Component;
 use crate::config::{Config, Server};
 use crate::demux::{self, Packet};
 use crate::description::{LocalDescription, NominatedPair, PairsVerdict, RemoteDescription, Role};
-use crate::event::{Input, Output, Path, PeerId};
+use crate::event::{Event, Input, Output, Path, PeerId, SocketId};
+use crate::liveness;
 use crate::local::Half;
 use crate::pair::Base;
 use crate::path::NotReady;
@@ -197,7 +198,8 @@ impl Agent {
     /// have changed); ends with [`Event::Gathered`](crate::Event::Gathered). The old pairs go on until the new session
     /// has its own.
     pub fn restart(&mut self, now: Instant, interfaces: Option<Vec<IpAddr>>) {
-        self.half.restart(now, interfaces, &self.config);
+        let keep = self.bases_in_use();
+        self.half.restart(now, interfaces, &self.config, &keep);
         self.settle(now);
     }
 
@@ -297,6 +299,9 @@ impl Agent {
         if is_early && matches!(input, Input::Timeout) {
             return; // the owner's other clocks, fifty times a second in a call
         }
+        if let Input::SendFailed { socket, to, .. } = &input {
+            self.send_failed(*socket, *to);
+        }
         if let Some((socket, from, payload)) = self.half.handle_input(now, input) {
             let is_sound = matches!(demux::classify(payload), Packet::Rtp | Packet::Rtcp);
             self.packet(Base::Socket(socket), from, payload);
@@ -354,12 +359,40 @@ impl Agent {
         let knows = |peer: &Peer| peer.sessions().any(|s| s.checklist.knows_remote(from, carrier));
         let peer = self.peers.iter().find(|(_, peer)| knows(peer)).map(|(id, _)| *id);
         let component = if self.half.mux && is_rtcp { Component::Rtcp } else { carrier };
-        if peer.is_some() {
-            self.half.out.push_back(Output::Data { peer, component, payload: payload.to_vec() });
+        if let Some(peer) = peer {
+            if !is_rtcp && carrier == Component::Rtp {
+                self.media_came(peer, base, from);
+            }
+            self.half.out.push_back(Output::Data { peer: Some(peer), component, payload: payload.to_vec() });
         } else if self.plain.contains_key(&carrier) {
             self.receive_plain(carrier, component, base, from, payload);
         } else {
             self.strays += 1;
+        }
+    }
+
+    /// Media is the sign of life of its path; after a break its length is told.
+    fn media_came(&mut self, id: PeerId, base: Base, from: SocketAddr) {
+        let now = self.now;
+        for is_previous in [false, true] {
+            self.with_session(id, is_previous, |session, cx| session.media_came(cx, Component::Rtp, base, from));
+        }
+        let path = self.path(id, Component::Rtp);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let length = peer.media_at.replace(now).map(|at| now.saturating_duration_since(at));
+        let was_broken = std::mem::take(&mut peer.is_broken);
+        let length = length.filter(|length| was_broken && *length >= liveness::DUE);
+        if let (Some(length), Some(path)) = (length, path) {
+            self.half.event(Event::MediaGap { peer: id, component: Component::Rtp, length, path });
+        }
+    }
+
+    /// A datagram did not leave, or came back as an ICMP error: the paths that it belongs to are looked at.
+    fn send_failed(&mut self, socket: SocketId, to: SocketAddr) {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            for is_previous in [false, true] {
+                self.with_session(id, is_previous, |session, cx| session.send_failed(cx, socket, to));
+            }
         }
     }
 

@@ -78,6 +78,8 @@ pub(crate) enum Purpose {
     Nomination,
     /// RFC 7675 §5.1: sent once, no retransmission.
     Consent,
+    /// A better pair that has not worked so far, once.
+    Hope,
 }
 
 #[derive(Debug)]
@@ -149,7 +151,7 @@ impl Session {
                 *repeat = Repeat { at: cx.now + rto, sent: repeat.sent + 1 };
                 Timing { rto, sends_max: 1, last_wait: rto * NOMINATIONS_MAX }
             }
-            Purpose::Consent => Timing { rto, sends_max: 1, last_wait: crate::consent::EXPIRY },
+            Purpose::Consent | Purpose::Hope => Timing { rto, sends_max: 1, last_wait: crate::consent::EXPIRY },
         };
         let (base, to) = (pair.base(), pair.remote.addr);
         let (priority, foundation) = (pair.local.check_priority(), pair.local.candidate.foundation.clone());
@@ -233,7 +235,7 @@ impl Session {
                 Purpose::Connectivity if !check.is_cancelled => {
                     self.pair_failed(cx, check.pair, CheckFailure::NoAnswer);
                 }
-                Purpose::Connectivity | Purpose::Nomination | Purpose::Consent => {}
+                Purpose::Connectivity | Purpose::Nomination | Purpose::Consent | Purpose::Hope => {}
             }
         }
     }
@@ -279,6 +281,7 @@ impl Session {
         match check.purpose {
             Purpose::Connectivity if check.is_cancelled => {} // its successor decides
             Purpose::Connectivity | Purpose::Nomination => self.pair_failed(cx, check.pair, cause),
+            Purpose::Hope => {}
             Purpose::Consent => {} // only time or a 403 ends consent (RFC 7675 §5.1)
         }
     }
@@ -318,7 +321,14 @@ impl Session {
         let Some(pair) = self.checklist.get_mut(id) else { return };
         pair.state = PairState::Succeeded { rtt };
         let is_named = std::mem::take(&mut pair.nominate_when_valid);
+        if check.purpose == Purpose::Hope {
+            self.watch_standby(cx, id);
+        }
         self.renew_consent(cx, id);
+        if was_valid {
+            self.notice_rebinding(cx, id, mapped);
+        }
+        self.path_answered(cx, id);
         if !was_valid {
             self.cancel_checks(cx.now, id);
             self.checklist.unfreeze_like(id);
@@ -331,6 +341,19 @@ impl Session {
         }
         if is_named || (check.purpose == Purpose::Nomination && self.role == Role::Controlling) {
             self.nominate(cx, id);
+        }
+    }
+
+    /// The other side sees a valid pair of ours at another address than before (RFC 8445 §7.2.5.3.1): a NAT has forgotten
+    /// us. It sends to the old address until it is told; a check that names the pair shows it the new one.
+    fn notice_rebinding(&mut self, cx: &mut Context<'_>, id: PairId, mapped: SocketAddr) {
+        let Some(pair) = self.checklist.get(id).filter(|pair| pair.local_end().addr != mapped) else { return };
+        let (component, old) = (pair.component(), pair.local_end().addr);
+        let Ok(seen_as) = self.seen_as(cx, id, mapped) else { return };
+        tracing::debug!(peer = %cx.peer, %old, new = %mapped, "seen at another address than before");
+        self.set_seen_as(id, seen_as);
+        if self.paths.get(&component) == Some(&id) && self.renominates() && self.concluded_at.is_some() {
+            self.start_check(cx, id, Purpose::Nomination);
         }
     }
 

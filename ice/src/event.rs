@@ -99,6 +99,12 @@ pub enum Input<'a> {
         id: StreamId,
         cause: String,
     },
+    /// A datagram could not be sent, or an ICMP error came back for one: the path to `to` is looked at, now.
+    SendFailed {
+        socket: SocketId,
+        to: SocketAddr,
+        cause: String,
+    },
     /// The instant of [`Output::Timeout`] has come.
     Timeout,
 }
@@ -177,6 +183,17 @@ pub enum Event {
     /// goes on until its lifetime is over: with [`Agent::set_servers`](crate::Agent::set_servers) and an ICE restart before
     /// that nothing is lost.
     RelayEnding { server: ServerId, cause: RelayError },
+    /// The pair in use does not answer any more and no standby pair does: an ICE restart is the way out. Media goes on
+    /// where it went until consent runs out, for the path may come back.
+    PathDead { peer: PeerId, component: Component, path: Path, trouble: PathTrouble },
+    /// The pair of [`Event::PathDead`] answers again.
+    PathAlive { peer: PeerId, component: Component, path: Path },
+    /// A candidate came up after [`Event::Gathered`]: the other side does not know it yet.
+    LateCandidate { candidate: Candidate },
+    /// Media goes through a relay, and a server that never answered does so now: an ICE restart may find a better path.
+    BetterPossible,
+    /// Media of the peer is back after a break.
+    MediaGap { peer: PeerId, component: Component, length: Duration, path: Path },
     /// After [`Agent::close`](crate::Agent::close): allocations are freed, sockets and streams closed.
     Closed,
 }
@@ -260,6 +277,24 @@ impl fmt::Display for Path {
             f.write_str("(tcp)")?;
         }
         write!(f, "-{}", self.remote.kind)
+    }
+}
+
+/// What is wrong with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathTrouble {
+    /// No media and no answer for a second and a half.
+    Silent,
+    /// A server sees us at another address than before: our NAT has forgotten us, or has another address.
+    Rebound,
+}
+
+impl fmt::Display for PathTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Silent => "no media and no answer",
+            Self::Rebound => "our address on the Internet has changed",
+        })
     }
 }
 

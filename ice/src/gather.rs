@@ -191,7 +191,7 @@ impl Half {
 
     pub(crate) fn has_relay(&self, server: ServerId, component: Component) -> bool {
         let is_it = |r: &Relay| r.server == server && r.component == component && r.relayed.is_some();
-        self.relays.values().any(|r| is_it(r) && !r.is_ending)
+        self.relays.values().any(|r| is_it(r) && !r.is_ending && !r.is_retired)
     }
 
     /// Starts the next planned attempt over UDP, which is one transaction of the pacing (RFC 8445 §14.2). Says whether
@@ -509,7 +509,7 @@ impl Half {
             Input::ListenFailed { id, cause } => self.listen_failed(id, &cause),
             Input::StreamData { id, bytes } => self.stream_data(now, id, bytes),
             Input::StreamClosed { id, cause } => self.stream_closed(now, id, &cause),
-            Input::Timeout => {}
+            Input::SendFailed { .. } | Input::Timeout => {}
         }
         None
     }
@@ -523,7 +523,9 @@ impl Half {
     ) -> bool {
         if let Ok(message) = Message::parse(payload)
             && matches!(message.class(), Class::Success | Class::Error)
-            && self.binding_response(now, socket, &message)
+            && (self.sounding_response(socket, &message)
+                || self.hope_answered(socket, message.transaction_id())
+                || self.binding_response(now, socket, &message))
         {
             return true;
         }

@@ -19,13 +19,15 @@
 //! 2. *Check*: all pairs, UDP and relays, both components, Ta apart; early checks are answered before the answer is here.
 //! 3. *Early media*: on the first valid pair of each component. No hopping afterwards.
 //! 4. *Promote*: once, the best pairs by class and priority are nominated; the caller announces them with a re-INVITE.
-//! 5. *Keep*: consent on the pair in use, standby pairs where both sides renominate; everything else is given back.
+//! 5. *Keep*: consent and a sign of life on the pair in use, standby pairs where both sides renominate; everything else
+//!    is given back. A dead path is left within a second and a half.
 //! 6. *Restart*: new credentials, the old pair carries on until the new one is nominated.
 //!
 //! What it does not do: SDP text (the caller's), trickling (RFC 8838).
 //!
 //! Read in this order: [`Agent`] (the facade), `event`, `description`, `config`, `policy` (the numbers), then `peer`,
-//! `checklist`, `check`, `responder`, `promotion`, `path`, `consent`; for our half `local`, `gather`, `tcp`, `relay`; at last
+//! `checklist`, `check`, `responder`, `promotion`, `path`, `consent`, `liveness`, `sounding`, `repair`; for our half `local`,
+//! `gather`, `tcp`, `relay`; at last
 //! `schedule`, which says what is due when. The codec is in [`stun`], the relay client in [`turn`].
 
 pub mod demux;
@@ -43,6 +45,7 @@ mod description;
 mod event;
 mod foundation;
 mod gather;
+mod liveness;
 mod local;
 mod pair;
 mod path;
@@ -53,9 +56,11 @@ mod priority;
 mod probe;
 mod promotion;
 mod relay;
+mod repair;
 mod report;
 mod responder;
 mod schedule;
+mod sounding;
 mod tcp;
 
 pub use agent::{Agent, NoSuchPeer};
@@ -64,8 +69,8 @@ pub use check::CheckFailure;
 pub use config::{Config, RelayCredentials, Secret, Server, ServerId, ServerTransport};
 pub use description::{LocalDescription, NominatedPair, PairsVerdict, RemoteDescription, Role};
 pub use event::{
-    Event, Input, Output, Path, PathCause, PathClass, PeerId, ServerCause, ServerFailure, ServerOutcome, SocketId,
-    StreamId, TcpId,
+    Event, Input, Output, Path, PathCause, PathClass, PathTrouble, PeerId, ServerCause, ServerFailure, ServerOutcome,
+    SocketId, StreamId, TcpId,
 };
 pub use path::NotReady;
 pub use policy::{Dialect, Moves, Policy, PolicyError, Settle};

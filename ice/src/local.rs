@@ -28,6 +28,8 @@ use crate::pair::{Base, LocalCandidate, Pair, RelayId};
 use crate::policy::Policy;
 use crate::priority;
 use crate::relay::Relay;
+use crate::sounding::Soundings;
+use crate::stun::TransactionId;
 use crate::tcp::Endpoint;
 
 /// Addresses gathered on, ten interfaces with both families: each costs a socket per component and a question to every
@@ -82,6 +84,10 @@ pub(crate) struct Socket {
     pub is_wanted: bool,
     /// For a relay only: the server has another allocation on the other port (437, RFC 8656 §7.4).
     pub spare_for: Option<ServerId>,
+    /// The session before an ICE restart still needs it.
+    pub is_kept: bool,
+    /// What a STUN server saw of it first.
+    pub seen: Option<(ServerId, SocketAddr)>,
 }
 
 impl Socket {
@@ -128,6 +134,15 @@ pub(crate) struct Half {
     pub(crate) gathering: Option<Gathering>,
     pub(crate) gathered_in: Option<Duration>,
     pub(crate) probes: BTreeMap<ServerId, (ServerOutcome, Duration)>,
+    /// Questions to servers about what has changed.
+    pub(crate) soundings: Soundings,
+    /// Questions to servers that never answered.
+    pub(crate) hopes: BTreeMap<TransactionId, SocketId>,
+    /// No path works: servers are asked again and again.
+    pub(crate) is_repairing: bool,
+    pub(crate) retry_at: Option<Instant>,
+    /// A server has just seen us at another address than before.
+    pub(crate) rebound: bool,
     pub(crate) news: VecDeque<News>,
     pub(crate) out: VecDeque<Output>,
     pub(crate) rng: ChaCha20Rng,
@@ -167,6 +182,11 @@ impl Half {
             gathering: None,
             gathered_in: None,
             probes: BTreeMap::new(),
+            soundings: Soundings::new(),
+            hopes: BTreeMap::new(),
+            is_repairing: false,
+            retry_at: None,
+            rebound: false,
             news: VecDeque::new(),
             out: VecDeque::new(),
             rng,
@@ -258,7 +278,17 @@ impl Half {
                 let id = SocketId(self.next_socket);
                 self.next_socket += 1;
                 let state = SocketState::Opening { tries: 1 };
-                self.sockets.insert(id, Socket { component, index, ip, state, is_wanted: true, spare_for: None });
+                let socket = Socket {
+                    component,
+                    index,
+                    ip,
+                    state,
+                    is_wanted: true,
+                    spare_for: None,
+                    is_kept: false,
+                    seen: None,
+                };
+                self.sockets.insert(id, socket);
                 let bind = self.bind_addr(ip);
                 self.out.push_back(Output::OpenSocket { id, bind });
             }
@@ -275,7 +305,19 @@ impl Half {
         let id = SocketId(self.next_socket);
         self.next_socket += 1;
         let state = SocketState::Opening { tries: 1 };
-        self.sockets.insert(id, Socket { component, index, ip, state, is_wanted: false, spare_for: Some(server) });
+        self.sockets.insert(
+            id,
+            Socket {
+                component,
+                index,
+                ip,
+                state,
+                is_wanted: false,
+                spare_for: Some(server),
+                is_kept: false,
+                seen: None,
+            },
+        );
         let bind = self.bind_addr(ip);
         self.out.push_back(Output::OpenSocket { id, bind });
     }
@@ -333,6 +375,7 @@ impl Half {
 
     /// What a server saw of a socket (RFC 8445 §5.1.1.2).
     pub(crate) fn add_reflexive(&mut self, id: SocketId, server: ServerId, mapped: SocketAddr) {
+        self.remember_seen(id, server, mapped);
         let Some(socket) = self.sockets.get(&id).filter(|s| s.is_wanted) else { return };
         let (Some(local), component, index) = (socket.local(), socket.component, socket.index) else { return };
         let kind = CandidateType::ServerReflexive;
@@ -393,6 +436,9 @@ impl Half {
         let candidate =
             Candidate { foundation, component, transport, priority, addr: at.addr, kind, related: at.related };
         tracing::debug!(%candidate, "local candidate");
+        if self.gathering.is_none() && self.gathered_in.is_some() {
+            self.event(Event::LateCandidate { candidate: candidate.clone() });
+        }
         self.candidates.push(LocalCandidate {
             candidate,
             base: at.base,
@@ -447,31 +493,33 @@ impl Half {
     }
 
     /// New credentials, and candidates of what is still there; the rest is gathered again (RFC 8445 §9).
-    pub(crate) fn restart(&mut self, now: Instant, interfaces: Option<Vec<IpAddr>>, config: &Config) {
+    pub(crate) fn restart(
+        &mut self,
+        now: Instant,
+        interfaces: Option<Vec<IpAddr>>,
+        config: &Config,
+        keep: &BTreeSet<Base>,
+    ) {
         self.credentials = Credentials::random(&mut self.rng);
         if let Some(interfaces) = interfaces {
             self.interfaces = usable_interfaces(&interfaces);
         }
-        for socket in self.sockets.values_mut() {
-            socket.is_wanted &= self.interfaces.contains(&socket.ip);
-        }
+        self.retire(now, keep);
         let sockets = &self.sockets;
         let is_on_live_socket = |id: SocketId| sockets.get(&id).is_some_and(|s| s.is_wanted);
         let relays = &self.relays;
         self.candidates.retain(|c| match c.base {
             Base::Socket(id) => c.candidate.kind == CandidateType::Host && is_on_live_socket(id),
-            Base::Relay(id) => relays.get(&id).is_some_and(|r| r.socket().is_none_or(is_on_live_socket)),
+            Base::Relay(id) => {
+                relays.get(&id).is_some_and(|r| !r.is_retired && r.socket().is_none_or(is_on_live_socket))
+            }
             Base::Tcp(_) => true,
         });
         let here = self.interfaces.clone();
         self.close_endpoints(|endpoint| !here.contains(&endpoint.ip));
         self.probes.clear();
-        // Questions under way would compete with the new ones.
-        let unfinished = self.relays.iter().filter(|(_, relay)| relay.relayed.is_none()).map(|(id, _)| *id);
-        for id in unfinished.collect::<Vec<_>>() {
-            self.free_relay(now, id);
-        }
         self.start_gathering(now, config);
+        self.sweep();
     }
 
     /// Releases everything but these bases, and these connections of their endpoints.
@@ -479,7 +527,7 @@ impl Half {
         self.candidates.retain(|c| keep.contains(&c.base));
         self.attempts.clear();
         for (id, socket) in &mut self.sockets {
-            socket.is_wanted = keep.contains(&Base::Socket(*id));
+            (socket.is_wanted, socket.is_kept) = (keep.contains(&Base::Socket(*id)), false);
             socket.spare_for = None;
         }
         let unused: Vec<RelayId> = self.relays.keys().copied().filter(|id| !keep.contains(&Base::Relay(*id))).collect();
@@ -515,7 +563,8 @@ impl Half {
     /// Closes sockets that nobody needs: no candidate, and no relay that is still being freed.
     pub(crate) fn sweep(&mut self) {
         let carrying: BTreeSet<SocketId> = self.relays.values().filter_map(Relay::socket).collect();
-        let is_idle = |id: &SocketId, s: &Socket| !s.is_wanted && s.spare_for.is_none() && !carrying.contains(id);
+        let is_idle =
+            |id: &SocketId, s: &Socket| !s.is_wanted && !s.is_kept && s.spare_for.is_none() && !carrying.contains(id);
         let idle = self.sockets.iter().filter(|(id, s)| is_idle(id, s));
         for id in idle.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.sockets.remove(&id);

@@ -7,7 +7,7 @@
 //!      └──triggered check─┴──487, triggered────┘          a triggered check revives it ─▶ Waiting
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::candidate::{Candidate, CandidateTransport, CandidateType, Component};
@@ -147,6 +147,13 @@ impl Pair {
         }
     }
 
+    /// The relays that it goes through.
+    pub(crate) fn relays(&self) -> Vec<RelayEnd> {
+        let ours = self.local.relay.map(|transport| RelayEnd::Ours(self.local.base_addr.ip(), transport));
+        let is_relayed = self.remote.kind == CandidateType::Relayed;
+        ours.into_iter().chain(is_relayed.then(|| RelayEnd::Theirs(self.remote.addr.ip()))).collect()
+    }
+
     /// Better pairs are smaller: class first, then pair priority. How the other side reaches its relay it does not say; a
     /// low local preference hints at TCP, and a direct connection over TCP is better than that.
     pub(crate) fn rank(&self) -> Rank {
@@ -162,6 +169,21 @@ impl Pair {
             PairState::InProgress => PairView::InProgress,
             PairState::Succeeded { rtt } => PairView::Succeeded { rtt },
             PairState::Failed(cause) => PairView::Failed(cause),
+        }
+    }
+}
+
+/// A relay as a pair sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RelayEnd {
+    Ours(IpAddr, ServerTransport),
+    Theirs(IpAddr),
+}
+
+impl RelayEnd {
+    pub(crate) fn ip(self) -> IpAddr {
+        match self {
+            Self::Ours(ip, _) | Self::Theirs(ip) => ip,
         }
     }
 }

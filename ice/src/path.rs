@@ -1,9 +1,12 @@
 //! Where each component sends now (RFC 8445 §12): the first valid pair, then the nominated one.
 
+use std::time::Duration;
+
 use crate::candidate::Component;
 use crate::check::{CheckFailure, Purpose};
 use crate::description::Role;
 use crate::event::{Event, Path, PathCause};
+use crate::liveness::Watch;
 use crate::pair::{Pair, PairId, PairState};
 use crate::peer::{Context, Session};
 
@@ -17,6 +20,9 @@ pub enum NotReady {
     #[error("the agent is closed")]
     Closed,
 }
+
+/// A standby that has answered so recently needs no proof.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl Session {
     /// The pair as a path, if it is valid.
@@ -42,24 +48,46 @@ impl Session {
             if self.paths.contains_key(&component) || self.concluded_at.is_some() {
                 continue;
             }
-            if let Some(id) = self.best_valid(component, None) {
-                let cause = if self.lost.remove(&component) { PathCause::Replaced } else { PathCause::FirstValid };
+            if let Some(id) = self.best_valid(component) {
+                let was_lost = self.lost.remove(&component);
+                let cause = match (self.is_restart, was_lost) {
+                    (true, _) => PathCause::Restarted,
+                    (false, true) => PathCause::Replaced,
+                    (false, false) => PathCause::FirstValid,
+                };
                 self.set_path(cx, component, id, cause);
             }
         }
     }
 
-    /// The best valid pair of a component, other than this one.
-    pub(crate) fn best_valid(&self, component: Component, except: Option<PairId>) -> Option<PairId> {
-        let usable = |id: PairId, pair: &Pair| pair.is_valid() && pair.component() == component && Some(id) != except;
+    /// The best valid pair of a component.
+    pub(crate) fn best_valid(&self, component: Component) -> Option<PairId> {
+        let usable = |pair: &Pair| pair.is_valid() && pair.component() == component;
+        self.checklist.pairs().filter(|(_, pair)| usable(pair)).min_by_key(|(_, p)| p.rank()).map(|(id, _)| id)
+    }
+
+    /// Who takes over from a pair that is gone: if that was in doubt already, only one that has answered since.
+    fn standby_for(&self, component: Component, gone: PairId) -> Option<PairId> {
+        let since = self.watches.get(&component).and_then(Watch::doubted_since);
+        let is_alive = |id: PairId| {
+            let answered_at = self.consents.get(&id).map(|consent| consent.answered_at);
+            since.is_none_or(|since| answered_at.is_some_and(|at| at >= since))
+        };
+        let usable =
+            |id: PairId, pair: &Pair| id != gone && pair.is_valid() && pair.component() == component && is_alive(id);
         self.checklist.pairs().filter(|(id, pair)| usable(*id, pair)).min_by_key(|(_, p)| p.rank()).map(|(id, _)| id)
     }
 
     pub(crate) fn set_path(&mut self, cx: &mut Context<'_>, component: Component, id: PairId, cause: PathCause) {
         let (Some(path), Some(pair)) = (self.path_of(id), self.checklist.get(id)) else { return };
         let (base, remote) = (pair.base(), pair.remote.addr);
-        self.paths.insert(component, id);
+        if let Some(old) = self.paths.insert(component, id).filter(|old| *old != id)
+            && let Some(consent) = self.consents.get_mut(&old)
+        {
+            consent.proved_since = None; // whatever it was left for, it has to prove itself again
+        }
         self.lost.remove(&component);
+        self.watch_path(cx, component, false);
         self.start_consent(cx, id);
         cx.half.bind_channel(cx.now, base, remote);
         tracing::debug!(peer = %cx.peer, %component, %path, ?cause, "path changed");
@@ -85,7 +113,7 @@ impl Session {
         }
         self.paths.remove(&component);
         let is_concluded = self.concluded_at.is_some();
-        let standby = self.best_valid(component, Some(id)).filter(|_| !is_concluded || self.renominates());
+        let standby = self.standby_for(component, id).filter(|_| !is_concluded || self.renominates());
         match (standby, path) {
             (Some(next), _) if is_concluded => self.take_over(cx, component, next),
             (Some(next), _) => self.set_path(cx, component, next, PathCause::Replaced),
@@ -101,11 +129,15 @@ impl Session {
         }
     }
 
-    /// A standby pair becomes the one in use; the controlling side tells the other with a nomination.
-    fn take_over(&mut self, cx: &mut Context<'_>, component: Component, id: PairId) {
+    /// A standby pair becomes the one in use; the other side is told with a nomination, whatever our role.
+    pub(crate) fn take_over(&mut self, cx: &mut Context<'_>, component: Component, id: PairId) {
         self.selected.insert(component, id);
         self.set_path(cx, component, id, PathCause::Renominated);
-        if self.role == Role::Controlling {
+        self.watch_path(cx, component, true);
+        if self.consents.get(&id).is_none_or(|consent| consent.answered_at + FRESH < cx.now) {
+            self.doubt_path(cx, component); // it worked when it was last asked, which is some time ago
+        }
+        if self.renominates() || self.role == Role::Controlling {
             self.start_check(cx, id, Purpose::Nomination);
         }
     }

@@ -17,9 +17,10 @@ use crate::check::{Check, CheckFailure, Repeat};
 use crate::checklist::{Checklist, Readiness};
 use crate::consent::Consent;
 use crate::description::{NominatedPair, RemoteDescription, Role};
-use crate::event::{Event, PeerId};
+use crate::event::{Event, PathClass, PeerId};
+use crate::liveness::Watch;
 use crate::local::{Credentials, Half, News};
-use crate::pair::{Base, LocalCandidate, PairId, PairState};
+use crate::pair::{Base, LocalCandidate, Pair, PairId, PairState, RelayEnd};
 use crate::policy::Dialect;
 use crate::stun::TransactionId;
 
@@ -43,11 +44,15 @@ pub(crate) struct Peer {
     /// Its dialog is the confirmed one, since then.
     pub chosen_at: Option<Instant>,
     pub is_reached: bool,
+    /// Last media of component 1.
+    pub media_at: Option<Instant>,
+    /// A path did not work since then.
+    pub is_broken: bool,
 }
 
 impl Peer {
     pub(crate) fn new(session: Session) -> Self {
-        Self { session, previous: None, chosen_at: None, is_reached: false }
+        Self { session, previous: None, chosen_at: None, is_reached: false, media_at: None, is_broken: false }
     }
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = &Session> {
@@ -71,7 +76,7 @@ impl Peer {
         let components = self.session.components(cx.half);
         if components.iter().all(|c| self.session.paths.contains_key(c)) {
             self.previous = None;
-        } else if self.session.holds_back && previous.paths.is_empty() {
+        } else if self.session.holds_back && (previous.paths.is_empty() || previous.is_given_up_by(cx.now)) {
             self.session.holds_back = false;
             self.session.use_first_valid(cx);
         }
@@ -111,6 +116,12 @@ pub(crate) struct Session {
     /// Components that had a path and lost it.
     pub lost: BTreeSet<Component>,
     pub consents: BTreeMap<PairId, Consent>,
+    /// Signs of life on the paths in use.
+    pub watches: BTreeMap<Component, Watch>,
+    /// When better pairs are tried again.
+    pub hope_at: Option<Instant>,
+    /// Media goes another way than before.
+    pub has_moved: bool,
     /// Pairs of a `remote-candidates` offer that wait for their checks.
     pub awaited: Vec<NominatedPair>,
     /// Counts our nominations, for NOMINATION.
@@ -146,6 +157,9 @@ impl Session {
             holds_back: false,
             lost: BTreeSet::new(),
             consents: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            hope_at: None,
+            has_moved: false,
             awaited: Vec::new(),
             nominations: 0,
             learnt: 0,
@@ -164,7 +178,7 @@ impl Session {
 
     /// Pairs what is new on either side, and asks the relays for permissions.
     pub(crate) fn form(&mut self, cx: &mut Context<'_>) {
-        if self.concluded_at.is_some() || self.has_failed {
+        if self.is_over() || self.has_failed {
             return;
         }
         let lasting = cx.half.local_candidates().iter().filter(|c| !cx.half.is_ending(c.base));
@@ -189,6 +203,11 @@ impl Session {
         self.remote.renomination
     }
 
+    /// No new pairs: the nominated ones are in use, and what stands by has been found.
+    pub(crate) fn is_over(&self) -> bool {
+        self.concluded_at.is_some() && (self.is_released || !self.renominates())
+    }
+
     /// Whether a check could go out now.
     pub(crate) fn has_next(&mut self, half: &Half) -> bool {
         !self.has_failed && self.checklist.next(|pair| half.readiness(pair)).is_some()
@@ -202,6 +221,8 @@ impl Session {
         self.fail_refused(cx);
         self.poll_checks(cx);
         self.run_repeats(cx);
+        self.run_liveness(cx);
+        self.run_hopes(cx);
         self.run_consent(cx);
         self.run_promotion(cx);
         self.run_awaited(cx);
@@ -245,7 +266,10 @@ impl Session {
         let patience = self.patience_from.filter(|_| is_waiting).map(|from| from + cx_dialect.patience);
         let promotion = self.promotion_at(cx_dialect, components);
         let repeat = self.repeats.values().map(|repeat| repeat.at).min();
-        [checks, patience, promotion, repeat, self.consent_at(), self.release_at].into_iter().flatten().min()
+        [checks, patience, promotion, repeat, self.consent_at(), self.liveness_at(), self.hope_at(), self.release_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The answer has been accepted: what went unanswered while it rang is checked again, and the time to fail begins.
@@ -290,35 +314,41 @@ impl Session {
     }
 
     /// 3 s after conclusion only the pairs in use and their standbys stay (RFC 8445 §8.3).
-    pub(crate) fn release(&mut self) {
+    pub(crate) fn release(&mut self, now: Instant) {
         self.is_released = true;
         self.release_at = None;
-        let keep = self.kept_pairs();
+        self.hope_at = Some(now);
+        let mut keep = self.kept_pairs();
+        keep.extend(self.hopes());
         let gone = self.checklist.pairs().map(|(id, _)| id).filter(|id| !keep.contains(id)).collect();
         self.forget(&gone);
     }
 
-    /// The pairs in use, and towards a peer that renominates the best valid pair of each other class.
+    /// The pairs in use, and towards a peer that renominates standbys: the best valid pair of each class, through each
+    /// relay of either side, and around the relays in use.
     fn kept_pairs(&self) -> BTreeSet<PairId> {
         let used: BTreeSet<PairId> = self.paths.values().chain(self.selected.values()).copied().collect();
         let mut keep = used.clone();
         if !self.renominates() {
             return keep;
         }
+        let used_pairs = || used.iter().filter_map(|id| self.checklist.get(*id));
+        let is_around = |pair: &Pair| {
+            let of_component = used_pairs().filter(|used| used.component() == pair.component());
+            let mut avoided = of_component.flat_map(Pair::relays).map(RelayEnd::ip);
+            avoided.all(|ip| pair.relays().iter().all(|relay| relay.ip() != ip))
+        };
         let mut best = BTreeMap::new();
         for (id, pair) in self.checklist.pairs().filter(|(_, pair)| pair.is_valid()) {
-            let slot = best.entry((pair.component(), pair.class())).or_insert((pair.rank(), id));
-            *slot = (*slot).min((pair.rank(), id));
-        }
-        for ((component, class), (_, id)) in best {
-            let is_of_used_class = used
-                .iter()
-                .filter_map(|id| self.checklist.get(*id))
-                .any(|pair| pair.component() == component && pair.class() == class);
-            if !is_of_used_class {
-                keep.insert(id);
+            let mut merits = vec![Merit::Class(pair.class())];
+            merits.extend(pair.relays().into_iter().map(Merit::Through));
+            merits.extend(is_around(pair).then_some(Merit::Around));
+            for merit in merits {
+                let slot = best.entry((pair.component(), merit)).or_insert((pair.rank(), id));
+                *slot = (*slot).min((pair.rank(), id));
             }
         }
+        keep.extend(best.into_values().map(|(_, id)| id));
         keep
     }
 
@@ -332,6 +362,16 @@ impl Session {
             cx.half.event(Event::PairValid { peer: cx.peer, component: path.component, path });
         }
     }
+}
+
+/// What a standby pair is kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Merit {
+    Class(PathClass),
+    /// Through this relay.
+    Through(RelayEnd),
+    /// Without the relays in use.
+    Around,
 }
 
 /// Relays let a peer through only after CreatePermission, the peer's relays included (RFC 8445 §7.2.1).

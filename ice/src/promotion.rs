@@ -196,9 +196,11 @@ impl Session {
             return;
         }
         self.concluded_at = Some(cx.now);
-        self.checklist.stop();
-        self.checks.retain(|_, check| check.purpose != Purpose::Connectivity || check.is_cancelled);
-        self.drop_unfinished();
+        if !self.renominates() {
+            self.checklist.stop();
+            self.checks.retain(|_, check| check.purpose != Purpose::Connectivity || check.is_cancelled);
+            self.drop_unfinished();
+        } // else what may stand by is still being checked, until the release
         let announce = self.role == Role::Controlling;
         cx.half.event(Event::Concluded { peer: cx.peer, announce, selected });
     }

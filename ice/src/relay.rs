@@ -56,6 +56,12 @@ pub(crate) struct Relay {
     is_freeing: bool,
     /// The server does not renew it any more.
     pub is_ending: bool,
+    /// It does not answer: the next gathering asks for another one. This one may come back.
+    pub is_suspect: bool,
+    /// The session before an ICE restart still uses it; another one takes its place.
+    pub is_retired: bool,
+    /// Our end of its stream.
+    pub local: Option<IpAddr>,
     /// The stream has ended by itself: there is nothing to close.
     is_stream_gone: bool,
 }
@@ -135,6 +141,9 @@ impl Half {
                 permissions: BTreeMap::new(),
                 is_freeing: false,
                 is_ending: false,
+                is_suspect: false,
+                is_retired: false,
+                local: None,
                 is_stream_gone: false,
             },
         );
@@ -237,6 +246,7 @@ impl Half {
             return;
         };
         let Some(relay) = self.relays.get_mut(&id) else { return };
+        relay.local = Some(local.ip());
         if let Via::Stream { since, is_open, .. } = &mut relay.via {
             *is_open = true;
             *since = now;
@@ -338,6 +348,8 @@ impl Half {
                 tracing::debug!(%error, "relay is not renewed");
                 self.event(Event::RelayEnding { server, cause: error });
             }
+            turn::Event::Silent => self.suspect_relay(id, true),
+            turn::Event::Alive => self.suspect_relay(id, false),
             turn::Event::Lost(error) => {
                 tracing::debug!(%error, "relay lost");
                 self.lose_relay(id);
@@ -353,6 +365,21 @@ impl Half {
                 self.news.push_back(News::Packet { base: Base::Relay(id), from: peer, payload });
             }
             turn::Event::Freed => self.drop_relay(id),
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub(crate) fn verify_relay(&mut self, now: Instant, id: RelayId) {
+        if let Some(allocation) = self.relays.get_mut(&id).and_then(|relay| relay.allocation.as_mut()) {
+            allocation.verify(now);
+            self.drain_relay(now, id);
+        }
+    }
+
+    fn suspect_relay(&mut self, id: RelayId, is_suspect: bool) {
+        if let Some(relay) = self.relays.get_mut(&id) {
+            tracing::debug!(server = relay.server.0, is_suspect, "relay");
+            relay.is_suspect = is_suspect;
         }
     }
 

@@ -267,15 +267,22 @@ impl Session {
         let Some(remote) = self.remote_of(request, local.candidate.transport) else { return };
         let id = match self.checklist.find(request.base, request.from) {
             Some(id) => id,
-            // After the conclusion only a nomination is a reason for a new pair.
-            None if self.concluded_at.is_some() && !request.use_candidate => return,
+            // After the conclusion only a nomination is a reason for a new pair, and a peer that may move without one.
+            None if self.concluded_at.is_some() && !request.use_candidate && !self.renominates() => return,
             None => match self.checklist.add_pair(&local, &remote) {
                 Some(id) => id,
                 None => return,
             },
         };
         ask_permission(cx, request.base, request.from.ip());
-        let is_naming = request.use_candidate && self.role == Role::Controlled;
+        // A path that has died is left by whoever notices, in either role.
+        let may_name = match self.role {
+            Role::Controlled => true,
+            Role::Controlling => {
+                self.renominates() && self.concluded_at.is_some() && !self.insists(request.component, cx.now)
+            }
+        };
+        let is_naming = request.use_candidate && may_name;
         let Some(pair) = self.checklist.get_mut(id) else { return };
         if is_naming {
             pair.nomination = request.nomination.unwrap_or(pair.nomination);

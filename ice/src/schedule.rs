@@ -27,11 +27,14 @@ impl Agent {
         for _ in 0..ROUNDS_MAX {
             self.half.start_streams(now);
             self.half.poll_bindings(now);
+            self.half.poll_soundings(now);
             self.half.poll_relays(now);
             self.half.poll_connections(now);
             self.half.keep_alive(now);
+            self.half.retry_servers(now);
             self.take_news();
             self.run_peers();
+            self.half.is_repairing = self.is_repairing();
             self.pace();
             self.half.check_gathered(now);
             self.half.check_closing(now);
@@ -51,12 +54,30 @@ impl Agent {
                     self.each_session(|session, cx| session.disconnected(cx, base, remote, cause));
                 }
                 News::BaseLost(base) => self.each_session(|session, cx| session.base_lost(cx, base)),
+                News::SessionFailed(peer) if self.fall_back(peer) => {}
                 News::SessionFailed(peer) => {
                     let report = self.report();
                     self.half.event(Event::Failed { peer, report });
                 }
             }
         }
+    }
+
+    /// An ICE restart came to nothing while the path before it still works: it stays (RFC 8445 §9).
+    fn fall_back(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        match peer.previous.take_if(|previous| !previous.paths.is_empty()) {
+            Some(previous) => peer.session = previous,
+            None => return false,
+        }
+        true
+    }
+
+    /// Whether a restart is under way because nothing works.
+    fn is_repairing(&self) -> bool {
+        let is_new = |peer: &Peer| peer.session.local != self.half.credentials || peer.session.is_restart;
+        let works = |session: &crate::peer::Session| !session.paths.is_empty() && !session.is_broken(self.now);
+        self.peers.values().any(|peer| is_new(peer) && !peer.sessions().any(works))
     }
 
     fn each_session(&mut self, mut act: impl FnMut(&mut crate::peer::Session, &mut crate::peer::Context<'_>)) {
@@ -71,6 +92,10 @@ impl Agent {
         self.each_session(super::peer::Session::run);
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             let Some(mut peer) = self.peers.remove(&id) else { continue };
+            let now = self.now;
+            let is_broken = peer.sessions().any(|session| session.has_moved || session.is_broken(now));
+            peer.is_broken |= is_broken;
+            peer.session.has_moved = false;
             peer.settle_restart(&mut self.context(id));
             // A restart that is being gathered needs what the old session has.
             let is_current = peer.session.local == self.half.credentials;
@@ -129,6 +154,8 @@ impl Agent {
         let mut deadlines = vec![
             self.half.next_attempt_at().map(|at| at.max(self.pace_at)),
             self.half.next_binding_at(),
+            self.half.next_sounding_at(),
+            self.half.next_retry_at(),
             self.half.next_relay_at(),
             self.half.next_connection_at(),
             self.half.next_gathering_at(),
@@ -160,6 +187,6 @@ fn release_if_due(peer: &mut Peer, now: Instant) -> bool {
     if now < at {
         return false;
     }
-    session.release();
+    session.release(now);
     true
 }

@@ -48,6 +48,10 @@ const PAYLOAD_MAX: usize = 65_000;
 const OUTPUTS_MAX: usize = 1024;
 /// Freeing must not hold up the end of a call: three sends, then the server's own expiry does it.
 const FREE_TIMING: Timing = Timing { rto: Duration::from_millis(500), sends_max: 3, last_wait: Duration::from_secs(1) };
+/// A sign of life is wanted within a second.
+const VERIFY_TIMING: Timing =
+    Timing { rto: Duration::from_millis(250), sends_max: 2, last_wait: Duration::from_millis(750) };
+const VERIFY_LIMIT: Duration = Duration::from_secs(1);
 /// How long a free waits for the answer to an Allocate that is still in flight.
 const FREE_GRACE: Duration = Duration::from_secs(2);
 
@@ -85,6 +89,8 @@ pub struct Allocation {
     /// Where the conversation was already; the last is the present server.
     servers: Vec<SocketAddr>,
     last_sent: Instant,
+    /// The Refresh in flight is a question for a sign of life.
+    is_verifying: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -103,6 +109,7 @@ impl Allocation {
             deframer: Deframer::default(),
             servers,
             last_sent: now,
+            is_verifying: false,
             outputs: VecDeque::new(),
         };
         allocation.start(now, Purpose::Allocate, 0);
@@ -178,6 +185,16 @@ impl Allocation {
             add(self.keepalive_at().map(|at| (at, Reason::Keepalive)));
         }
         earliest
+    }
+
+    /// Is the server there, and does it know us still? A Refresh out of turn; [`Event::Alive`], [`Event::Silent`] after a
+    /// second, or [`Event::Lost`] follows.
+    pub fn verify(&mut self, now: Instant) {
+        if self.relayed().is_some() && !self.is_verifying {
+            self.is_verifying = true;
+            self.start(now, Purpose::Refresh, 0);
+            self.run_timers(now);
+        }
     }
 
     /// Lets packets of `address` through, and keeps them passing. Wishes before the allocation are kept.
@@ -261,6 +278,7 @@ impl Allocation {
         let request = self.make_request(purpose, id);
         let timing = match (purpose, self.config.transport) {
             (Purpose::Free, _) => FREE_TIMING,
+            (Purpose::Refresh, _) if self.is_verifying => VERIFY_TIMING,
             (_, ServerTransport::Udp) => Timing::udp(self.config.rto),
             (_, ServerTransport::Tcp | ServerTransport::Tls) => Timing::RELIABLE,
         };
@@ -268,7 +286,11 @@ impl Allocation {
             ServerTransport::Udp => timing,
             // One send is enough on a stream; the wait is what the sends would have taken.
             ServerTransport::Tcp | ServerTransport::Tls => {
-                let last_wait = if purpose == Purpose::Free { FREE_GRACE } else { timing.last_wait };
+                let last_wait = match purpose {
+                    Purpose::Free => FREE_GRACE,
+                    Purpose::Refresh if self.is_verifying => VERIFY_LIMIT,
+                    Purpose::Allocate | Purpose::Refresh | Purpose::Permit(_) | Purpose::Bind(_) => timing.last_wait,
+                };
                 Timing { sends_max: 1, last_wait, ..timing }
             }
         };
@@ -419,11 +441,21 @@ impl Allocation {
                 let error = self.error(RelayCause::Silent { waited });
                 self.push_event(Event::Failed(error));
             }
+            Purpose::Refresh if self.is_verifying => self.verify_failed(now),
             Purpose::Refresh => self.give_up(RelayCause::Silent { waited }),
             Purpose::Allocate | Purpose::Free | Purpose::Permit(_) | Purpose::Bind(_) => {
                 self.refused(now, purpose, RelayCause::Silent { waited });
             }
         }
+    }
+
+    /// No sign of life: the ordinary refresh goes on, and with it the hope.
+    fn verify_failed(&mut self, now: Instant) {
+        self.is_verifying = false;
+        if let State::Allocated(lease) = &mut self.state {
+            lease.refresh_at = Some(now + VERIFY_LIMIT);
+        }
+        self.push_event(Event::Silent);
     }
 
     /// Streams need none: no NAT forgets a TCP connection within minutes.

@@ -72,6 +72,11 @@ pub enum Event {
     Failed(RelayError),
     /// There is one, but the server refuses to renew it: it ends with its lifetime.
     Ending(RelayError),
+    /// [`Allocation::verify`](super::Allocation::verify) was not answered within a second; the allocation may be there
+    /// all the same.
+    Silent,
+    /// It was.
+    Alive,
     /// There was one; it is gone.
     Lost(RelayError),
     /// Data to and from this address passes from now on.

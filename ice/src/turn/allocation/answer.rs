@@ -112,6 +112,8 @@ impl Allocation {
                 if let State::Allocated(lease) = &mut self.state {
                     lease.expires_at = now + lifetime;
                     lease.refresh_at = Some(now + refresh_after(lifetime));
+                    self.is_verifying = false;
+                    self.push_event(Event::Alive);
                 }
             }
             Purpose::Free => self.close(Event::Freed),
@@ -183,6 +185,7 @@ impl Allocation {
 
     /// A refusal that may pass (500, a stale nonce too often): again at half of what is left.
     fn retry_refresh(&mut self, now: Instant) {
+        self.is_verifying = false;
         if let State::Allocated(lease) = &mut self.state {
             let left = lease.expires_at.saturating_duration_since(now);
             lease.refresh_at = (left > Duration::from_secs(2)).then(|| now + left / 2);

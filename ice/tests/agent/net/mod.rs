@@ -163,6 +163,14 @@ impl Net {
         }
     }
 
+    /// All mappings are gone, and the ports that were used stay unused.
+    pub fn nat_reboots(&mut self) {
+        for nat in self.nats.values_mut() {
+            nat.mappings.clear();
+            nat.allowed.clear();
+        }
+    }
+
     pub fn host(&mut self, ip: &str, mut config: Config, seed: u8) -> usize {
         let ip: IpAddr = ip.parse().unwrap();
         if config.interfaces.is_empty() {
@@ -601,6 +609,11 @@ fn brief(event: &Event) -> Option<String> {
         Event::Failed { .. } => Some("failed".to_owned()),
         Event::ConsentLost { component, .. } => Some(format!("{component} consent lost")),
         Event::RelayEnding { .. } => Some("relay ending".to_owned()),
+        Event::PathDead { component, trouble, .. } => Some(format!("{component} dead: {trouble}")),
+        Event::PathAlive { component, .. } => Some(format!("{component} alive")),
+        Event::MediaGap { length, .. } => Some(format!("gap of {} s", length.as_secs())),
+        Event::LateCandidate { .. } => None,
+        Event::BetterPossible => Some("something better may be possible".to_owned()),
         Event::Closed => Some("closed".to_owned()),
     }
 }
