@@ -184,6 +184,16 @@ impl Endpoint {
         self.holds.insert((hop.flow, hop.to), hold);
     }
 
+    /// Asks the other end of a stream for a sign of life, if it is known to answer pings (RFC 5626 §4.4.1); without one within
+    /// `patience` the flow is dead ([`Event::FlowDead`]).
+    pub fn ask_for_pong(&mut self, now: Instant, flow: FlowId, patience: Duration) {
+        let Some(of) = self.flows.get_mut(&flow) else { return };
+        let (Some(pings), Some(to)) = (&mut of.pings, of.remote) else { return };
+        if pings.ask(now, patience) {
+            self.outputs.push_back(Output::Transmit { flow, to, bytes: b"\r\n\r\n".to_vec() });
+        }
+    }
+
     /// The Contact that dialogs on `flow` carry now.
     pub fn contact(&self, flow: FlowId) -> Option<String> {
         self.flows.contains_key(&flow).then(|| self.contact_value(flow))
@@ -360,7 +370,7 @@ impl Endpoint {
             }
         }
         for (id, to) in dead {
-            self.kill_flow(now, id, &format!("{to} did not answer a keep-alive within 10 s (RFC 5626 §4.4.1)"));
+            self.kill_flow(now, id, &format!("{to} did not answer a keep-alive in time (RFC 5626 §4.4.1)"));
         }
         for ((flow, to), hold) in &mut self.holds {
             if let Some(bytes) = hold.handle_timeout(now, &mut self.rng) {

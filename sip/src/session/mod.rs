@@ -110,6 +110,7 @@ pub(crate) struct OutgoingOffer {
     pub(crate) sdp: Option<String>,
     /// Sent by the session timer, not by the owner.
     pub(crate) refresh: bool,
+    pub(crate) sent_at: Instant,
 }
 
 /// What the peer says about itself in Allow and Supported.

@@ -15,6 +15,9 @@ use crate::event::{CommandError, DialogId, Event};
 use crate::message::{Method, Request};
 use crate::transaction::{ClientTx, ServerTx};
 
+/// Two offers that meet are no further apart than a message travels.
+const UNHEARD_AFTER: Duration = Duration::from_millis(500);
+
 impl Endpoint {
     /// Offers a changed session by re-INVITE; without `sdp` the peer is asked for an offer.
     ///
@@ -55,7 +58,7 @@ impl Endpoint {
         let owner = if method == Method::Invite { Owner::Reinvite(id) } else { Owner::Update(id) };
         let tx = self.send_request(now, hop, request, owner)?;
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.outgoing = Some(OutgoingOffer { tx, method, sdp, refresh });
+            session.outgoing = Some(OutgoingOffer { tx, method, sdp, refresh, sent_at: now });
             session.retry = None;
         }
         Ok(())
@@ -189,6 +192,7 @@ impl Endpoint {
         if request.method == Method::Update && sdp.is_none() {
             return self.take_refresh(now, tx, request, id);
         }
+        self.give_up_unheard_offer(now, id);
         let Some(session) = self.sessions.get(&id) else { return };
         if session.has_offered() {
             return self.reply(now, tx, request, 491);
@@ -201,6 +205,12 @@ impl Endpoint {
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.learn_peer(&request.headers);
+        if session.retry.take().is_some() {
+            // Ours was to be made again after a 491: what it says may be outdated by this one.
+            let reason = "the peer was changing the session".to_owned();
+            self.emit(Event::ReofferFailed { dialog: id, status: 491, reason });
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         let repeated = sdp.is_some() && sdp == session.remote_sdp;
         let local = session.local_sdp.clone();
         session.incoming = Some(IncomingOffer { tx, request: request.clone(), sdp: sdp.clone() });
@@ -210,6 +220,17 @@ impl Endpoint {
             self.report_refresh(id, false);
         } else {
             self.emit(Event::Reoffer { dialog: id, sdp, method: request.method.clone() });
+        }
+    }
+
+    /// A peer that had our offer would have answered it, or refused it with 491, before it made one of its own (RFC 3261
+    /// §14.1): ours went to where it is no more, and theirs may be the way out.
+    fn give_up_unheard_offer(&mut self, now: Instant, id: DialogId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let is_unheard = |out: &OutgoingOffer| !out.refresh && now >= out.sent_at + UNHEARD_AFTER;
+        if session.outgoing.take_if(|out| is_unheard(out)).is_some() {
+            let reason = "the peer was changing the session".to_owned();
+            self.emit(Event::ReofferFailed { dialog: id, status: 491, reason });
         }
     }
 

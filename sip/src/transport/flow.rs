@@ -17,6 +17,9 @@ use crate::message::Request;
 /// How long a pong may take (RFC 5626 §4.4.1).
 const PONG_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Until the first ping of a stream.
+const FIRST_PING: Duration = Duration::from_secs(1);
+
 /// One flow.
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -87,7 +90,17 @@ impl Pings {
         let interval = interval.unwrap_or(Duration::from_mins(2));
         let share = rng.random_range(80..=100_u32);
         let interval = (interval * share / 100).max(Duration::from_secs(1));
-        Self { interval, ping_at: now + interval, pong_by: None, answers }
+        // The first ping comes soon: whoever answers it can be asked for a sign of life when there is need.
+        Self { interval, ping_at: now + FIRST_PING, pong_by: None, answers }
+    }
+
+    /// A sign of life is wanted soon; only of a peer that is known to answer.
+    pub(crate) fn ask(&mut self, now: Instant, patience: Duration) -> bool {
+        if self.answers && self.pong_by.is_none_or(|by| by > now + patience) {
+            self.pong_by = Some(now + patience);
+            return true;
+        }
+        false
     }
 
     pub(crate) fn pong(&mut self) {
