@@ -153,6 +153,10 @@ fn of_call(change: &CallChange) -> Option<String> {
             };
             format!("media on {} ({}, {why})", path.name, format!("{component:?}").to_lowercase())
         }
+        CallChange::PathLost { path, cause } => format!("{} is dead: {cause}; looking for another way", path.name),
+        CallChange::MediaGap { length_ms, path, cause } => {
+            format!("media is back on {} after {length_ms} ms ({cause})", path.name)
+        }
         CallChange::FirstMedia { direction: MediaDirection::Sent, after_ms } => {
             format!("first media sent after {after_ms} ms")
         }

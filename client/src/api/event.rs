@@ -188,6 +188,17 @@ pub enum CallChange {
         path: PathView,
         cause: PathCause,
     },
+    /// The path in use is dead and no standby is at hand: another one is being looked for.
+    PathLost {
+        path: PathView,
+        cause: String,
+    },
+    /// Media of the peer is back after a break, on `path`.
+    MediaGap {
+        length_ms: u64,
+        path: PathView,
+        cause: String,
+    },
     /// First audio packet in this direction, since the call was created.
     FirstMedia {
         direction: MediaDirection,

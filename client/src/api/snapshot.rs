@@ -285,6 +285,12 @@ impl CallSnapshot {
             | CallChange::DtmfSent { .. }
             | CallChange::SourceEnded
             | CallChange::FirstMedia { .. } => {}
+            CallChange::PathLost { path, cause } => {
+                push_warning(&mut self.warnings, format!("{} is dead: {cause}", path.name));
+            }
+            CallChange::MediaGap { length_ms, cause, .. } => {
+                push_warning(&mut self.warnings, format!("nothing was heard for {length_ms} ms: {cause}"));
+            }
             CallChange::State { state } => self.enter(*state, at_ms),
             CallChange::Gathered { candidates, servers, .. } => {
                 self.local.clone_from(candidates);

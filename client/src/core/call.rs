@@ -5,6 +5,7 @@
 //!   reoffer.rs    re-INVITE and UPDATE, both ways: hold, codec, keys, ICE restart
 //!   transfer.rs   REFER, both ways
 //!   announce.rs   the re-INVITE after promotion, and answering one
+//!   repair.rs     what is done when a path dies or the network changes
 //!   media_side.rs what may flow when, what media and ICE report       call.rs   what they share: state, timers, the end
 //! ```
 
@@ -24,6 +25,7 @@ use super::media_side::STATS_EVERY;
 use super::negotiate::Agreed;
 use super::ports::Ports;
 use super::reoffer::Pending;
+use super::repair::Repair;
 use super::transfer::{self, Referred};
 use super::{phase, views};
 use crate::api::{
@@ -96,7 +98,6 @@ pub(crate) struct Timers {
     /// An incoming call waits for relay credentials until then.
     pub(crate) relays: Option<Instant>,
     pub(crate) stats: Option<Instant>,
-    pub(crate) repair: Option<Instant>,
     /// When an offer that came at a bad moment is tried again.
     pub(crate) offer: Option<Instant>,
     /// After a transfer the other side should have said BYE by then.
@@ -106,7 +107,7 @@ pub(crate) struct Timers {
 
 impl Timers {
     fn earliest(&self) -> Option<Instant> {
-        let ways_out = [self.ring, self.repair, self.transferred, self.end];
+        let ways_out = [self.ring, self.transferred, self.end];
         [self.answer, self.relays, self.stats, self.offer].into_iter().chain(ways_out).flatten().min()
     }
 }
@@ -170,6 +171,7 @@ pub(crate) struct Call {
     pub(crate) real_source_on: bool,
     pub(crate) media_told: bool,
     pub(crate) timers: Timers,
+    pub(crate) repair: Repair,
     pub(crate) end_reason: Option<EndReason>,
     pub(crate) last_report: (CallStats, IceReport),
     pub(crate) signalling_done: bool,
@@ -253,6 +255,7 @@ impl Call {
             real_source_on: false,
             media_told: false,
             timers: Timers::default(),
+            repair: Repair::default(),
             end_reason: None,
             last_report: (CallStats::default(), IceReport::default()),
             signalling_done: false,
@@ -310,7 +313,7 @@ impl Call {
 
     /// When this call wants to be woken, apart from its flow.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.timers.earliest()
+        super::flow::earlier(self.timers.earliest(), self.repair.deadline())
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
@@ -333,10 +336,7 @@ impl Call {
         if due(&mut self.timers.offer) {
             self.next_offer(cx);
         }
-        if due(&mut self.timers.repair) {
-            let report = Box::new(self.ice_report());
-            self.end(cx, EndReason::PathLost { report });
-        }
+        self.run_repair(cx);
         if due(&mut self.timers.transferred) {
             self.end(cx, EndReason::LocalHangup);
         }
@@ -404,6 +404,7 @@ impl Call {
         self.tell_referrer(cx, transfer::status_of(&reason));
         self.end_reason = Some(reason);
         self.timers = Timers { end: Some(cx.now + END_PATIENCE), ..Timers::default() };
+        self.repair = Repair::default();
         cx.account.cancel_race(self.id, cx.ports);
         match &mut self.flow {
             Some(flow) => flow.close(cx.now),

@@ -146,7 +146,7 @@ impl Call {
         };
         let candidates = views::own_candidates(&local);
         self.tell(cx, CallChange::Gathered { candidates, servers, took_ms: views::millis(took) });
-        if local.candidates.is_empty() {
+        if local.candidates.is_empty() && self.stage != Stage::Confirmed {
             let cause = failures.first().map_or_else(|| cx.account.relays.why_none(), ToString::to_string);
             return self.end(cx, EndReason::NoRelay { cause, report: Box::new(report) });
         }

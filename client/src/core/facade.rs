@@ -86,6 +86,7 @@ impl Core {
         match input {
             Input::Command(command) => self.command(now, command),
             Input::Interfaces(addresses) => self.interfaces_came(now, addresses),
+            Input::Woken => self.woken(now),
             Input::Resolved { id, answer } => {
                 if let Some(account) = self.ports.take_question(id) {
                     self.with_account(account, |account, ports| account.resolved(now, id, &answer, ports));
@@ -98,7 +99,10 @@ impl Core {
                 }
             }
             Input::Timeout => self.time_is_up(now),
-            Input::Datagram { .. } | Input::SocketOpened { .. } | Input::SocketFailed { .. } => {
+            Input::Datagram { .. }
+            | Input::SocketOpened { .. }
+            | Input::SocketFailed { .. }
+            | Input::SendFailed { .. } => {
                 self.socket_input(now, input);
             }
             Input::StreamOpened { .. }
@@ -133,8 +137,10 @@ impl Core {
     }
 
     fn socket_input(&mut self, now: Instant, input: Input<'_>) {
-        let (Input::Datagram { socket: id, .. } | Input::SocketOpened { id, .. } | Input::SocketFailed { id, .. }) =
-            input
+        let (Input::Datagram { socket: id, .. }
+        | Input::SocketOpened { id, .. }
+        | Input::SocketFailed { id, .. }
+        | Input::SendFailed { socket: id, .. }) = input
         else {
             return;
         };
@@ -154,6 +160,9 @@ impl Core {
             }
             (SocketOwner::Ice(agent, id), Input::SocketOpened { local, .. }) => {
                 self.ice_input(now, agent, ice::Input::SocketOpened { id, local });
+            }
+            (SocketOwner::Ice(agent, socket), Input::SendFailed { to, cause, .. }) => {
+                self.ice_input(now, agent, ice::Input::SendFailed { socket, to, cause });
             }
             (SocketOwner::Ice(agent, local), Input::SocketFailed { cause, .. }) => {
                 self.ports.forget_socket(id);
@@ -321,6 +330,16 @@ impl Core {
         }
     }
 
+    /// The host has slept.
+    fn woken(&mut self, now: Instant) {
+        for id in self.accounts.keys().copied().collect::<Vec<_>>() {
+            self.with_account(id, |account, ports| account.reconnect(now, "this host was suspended", ports));
+        }
+        for call in self.calls.keys().copied().collect::<Vec<_>>() {
+            self.with_call(now, call, Call::woken);
+        }
+    }
+
     fn time_is_up(&mut self, now: Instant) {
         let due: Vec<_> = self.account_deadlines.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
         for id in due {
@@ -390,6 +409,7 @@ impl Core {
                             call.route(cx, None);
                         } else {
                             call.gather_if_ready(cx, false);
+                            call.signalling_is_back(cx);
                         }
                     });
                 }

@@ -138,6 +138,12 @@ pub enum Input<'a> {
         id: SocketId,
         cause: String,
     },
+    /// A datagram could not be sent to this address, or an ICMP error came back.
+    SendFailed {
+        socket: SocketId,
+        to: SocketAddr,
+        cause: String,
+    },
     /// An asked-for stream is up, with TLS if TLS was asked for.
     StreamOpened {
         id: StreamId,
@@ -174,6 +180,8 @@ pub enum Input<'a> {
     },
     /// The addresses this host has, best first; sent at the start and at every change.
     Interfaces(Vec<IpAddr>),
+    /// The host has slept: more time has passed than anybody was awake.
+    Woken,
     /// 20 ms from the microphone for one call.
     Microphone {
         call: CallId,

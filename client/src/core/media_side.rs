@@ -14,8 +14,6 @@ use crate::api::{CallChange, CallState, Direction, EndReason, MediaDirection, Pr
 
 /// How often figures are reported.
 pub(crate) const STATS_EVERY: Duration = Duration::from_secs(1);
-/// A lost path must be repaired within this time.
-const REPAIR_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Call {
     /// Makes the media session from what was agreed on first.
@@ -138,7 +136,16 @@ impl Call {
             ice::Event::Concluded { peer, announce, selected } => self.concluded(cx, peer, announce, selected),
             ice::Event::RemoteCandidates { verdict, .. } => self.pairs_judged(cx, verdict),
             ice::Event::Failed { peer, report } => self.ice_failed(cx, peer, &report),
-            ice::Event::ConsentLost { .. } => self.consent_lost(cx),
+            ice::Event::ConsentLost { path, .. } => self.consent_lost(cx, &path),
+            ice::Event::PathDead { path, trouble, component, .. } => {
+                if component == ice::Component::Rtp {
+                    self.path_dead(cx, &path, trouble);
+                }
+            }
+            ice::Event::PathAlive { .. } => self.path_works(),
+            ice::Event::LateCandidate { .. } => self.late_candidate(cx),
+            ice::Event::BetterPossible => self.better_possible(cx),
+            ice::Event::MediaGap { length, path, .. } => self.media_gap(cx, length, &path),
             ice::Event::RelayEnding { .. } => self.relay_ending(cx),
             ice::Event::Closed => {
                 self.flow = None;
@@ -172,7 +179,7 @@ impl Call {
         if component != ice::Component::Rtp {
             return;
         }
-        self.timers.repair = None;
+        self.path_works();
         let now = cx.now;
         if let Some(flow) = &mut self.flow {
             flow.set_ice_rtt(now, path.rtt);
@@ -211,16 +218,5 @@ impl Call {
     fn relay_ending(&mut self, cx: &mut Cx<'_>) {
         self.restart_due = true;
         self.next_offer(cx);
-    }
-
-    /// RFC 7675 §5.1: nothing is sent any more, and an ICE restart is the way back. The caller starts it.
-    fn consent_lost(&mut self, cx: &mut Cx<'_>) {
-        self.has_path = false;
-        self.apply_media(cx);
-        self.timers.repair.get_or_insert(cx.now + REPAIR_PATIENCE);
-        if self.direction == Direction::Outgoing {
-            self.restart_due = true;
-            self.next_offer(cx);
-        }
     }
 }

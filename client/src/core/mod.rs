@@ -31,6 +31,7 @@ pub mod provision;
 mod registration;
 mod relays;
 mod reoffer;
+mod repair;
 mod route;
 mod signals;
 mod transfer;

@@ -32,6 +32,10 @@ use crate::api::{self, AccountChange, RegistrationError, TransportChoice};
 
 /// First wait after all servers failed, and the longest (RFC 5626 §4.5).
 const BACK_OFF: Duration = Duration::from_secs(30);
+/// A server that has worked is often only restarted: the first tries come soon.
+const BACK_OFF_AFTER_LOSS: Duration = Duration::from_secs(1);
+/// A connection that is asked for a sign of life because media has none.
+const PONG_SOON: Duration = Duration::from_millis(600);
 const BACK_OFF_LONGEST: Duration = Duration::from_mins(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -53,6 +57,8 @@ pub(crate) struct Registration {
     search: Option<Search>,
     pub(crate) started: Option<Instant>,
     failures: u32,
+    /// It has worked since the user asked for it.
+    was_registered: bool,
     retry_at: Option<Instant>,
 
     pub(crate) hop: Option<Hop>,
@@ -70,6 +76,7 @@ impl Registration {
             search: None,
             started: None,
             failures: 0,
+            was_registered: false,
             retry_at: None,
 
             hop: None,
@@ -131,6 +138,7 @@ impl Account {
             return;
         }
         self.registration.failures = 0;
+        self.registration.was_registered = false;
         self.connect_edge(now, ports);
     }
 
@@ -279,8 +287,9 @@ impl Account {
         let registration = &mut self.registration;
         registration.failures = registration.failures.saturating_add(1);
         registration.problem = Some(error.to_string());
-        let doublings = registration.failures.saturating_sub(1).min(6);
-        let longest = (BACK_OFF * (1 << doublings)).min(BACK_OFF_LONGEST);
+        let doublings = registration.failures.saturating_sub(1).min(11);
+        let first = if registration.was_registered { BACK_OFF_AFTER_LOSS } else { BACK_OFF };
+        let longest = (first * (1 << doublings)).min(BACK_OFF_LONGEST);
         let wait = longest
             .mul_f64(registration.rng.random_range(0.5..1.0))
             .max(at_least.unwrap_or_default().min(BACK_OFF_LONGEST));
@@ -297,6 +306,7 @@ impl Account {
     pub(crate) fn registered(&mut self, now: Instant, registered: &Registered, ports: &mut Ports) {
         let fresh = self.registration.state != State::Registered;
         self.registration.state = State::Registered;
+        self.registration.was_registered = true;
         self.registration.failures = 0;
         self.registration.problem = None;
         let internal = self.registration.target.as_ref().is_some_and(|target| target.internal);
@@ -416,6 +426,24 @@ impl Account {
     /// Nothing of the registration is left at the server, as far as we know.
     pub(crate) fn is_unregistered(&self) -> bool {
         self.registration.state == State::Idle && !self.registration.desk.is_probing()
+    }
+
+    /// The connection to the server is replaced, whatever it seems to be.
+    pub(crate) fn reconnect(&mut self, now: Instant, cause: &str, ports: &mut Ports) {
+        match self.registration.state {
+            State::Registered | State::Waiting => {
+                ports.account_event(self.id, AccountChange::ConnectionLost { cause: cause.to_owned() });
+                self.connect_edge(now, ports);
+            }
+            State::Idle | State::Connecting | State::Registering | State::Refused | State::Unregistering => {}
+        }
+    }
+
+    /// Media is silent: is the connection to the server? If it is dead, `edge_flow_lost` follows.
+    pub(crate) fn check_signalling(&mut self, now: Instant) {
+        if let Some(hop) = self.registration.hop.filter(|_| self.registration.state == State::Registered) {
+            self.endpoint.ask_for_pong(now, hop.flow, PONG_SOON);
+        }
     }
 
     pub(crate) fn network_changed(&mut self, now: Instant, ports: &mut Ports) {

@@ -7,7 +7,6 @@
 //!                      └─▶ a=remote-candidates not valid yet: answered when they are (announce.rs)
 //! ```
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ice::PairsVerdict;
@@ -16,10 +15,20 @@ use sip::event::{CommandError, DialogId};
 use super::call::{Call, Cx, Stage};
 use super::description::Description;
 use super::negotiate::{self, Agreed, NegotiateError, OfferOptions};
-use crate::api::{CallChange, CallState, Direction, EndReason, PathPolicy};
+use crate::api::{CallChange, CallState, Direction, EndReason};
 
 /// An offer that meets another one is made again after this time.
 const OFFER_AGAIN: Duration = Duration::from_millis(250);
+
+/// A restart of the peer's, answered by us, gets this time to help.
+const ANSWERED_RESTART: Duration = Duration::from_secs(4);
+/// Until ICE is restarted again when there was nothing to offer.
+const NO_NETWORK: Duration = Duration::from_secs(1);
+
+/// The request has reached nobody who could judge it.
+fn is_unheard(status: u16) -> bool {
+    matches!(status, 408 | 430 | 480 | 500 | 502 | 503 | 504)
+}
 
 /// What keeps us from making the next offer.
 #[derive(Debug)]
@@ -58,6 +67,9 @@ impl Call {
         } else if self.restart_offer_due {
             self.restart_offer_due = false;
             self.send_reoffer(cx, dialog, Pending::Restart, false);
+        } else if self.repair.late_at.is_some_and(|at| at <= cx.now) {
+            self.repair.late_at = None;
+            self.send_reoffer(cx, dialog, Pending::Restart, false);
         } else if self.announce_due {
             self.announce_due = false;
             self.send_announce(cx, dialog);
@@ -74,6 +86,8 @@ impl Call {
             Ok(()) => self.pending = Some(pending),
             // The peer's own change, or a refresh, is under way.
             Err(CommandError::OfferPending(_)) => self.postpone_offer(cx, &pending),
+            // The connection is being replaced: when it is there, `signalling_is_back`.
+            Err(CommandError::NoFlow(_)) => self.postpone_offer(cx, &pending),
             Err(error) => self.warn(cx, format!("the re-INVITE could not be sent: {error}")),
         }
     }
@@ -145,6 +159,10 @@ impl Call {
         match self.pending.take() {
             // The peer's change came in between (RFC 3261 §14.1): ours is still wanted.
             Some(pending) if status == 491 && self.is_alive() => return self.postpone_offer(cx, &pending),
+            // The message did not get through; a restart is wanted all the more.
+            Some(pending @ (Pending::Restart | Pending::Announce { .. })) if is_unheard(status) && self.is_alive() => {
+                return self.postpone_offer(cx, &pending);
+            }
             Some(Pending::Hold { held }) => {
                 self.wishes.held = !held;
                 self.warn(cx, format!("the other side refused to change the hold: {status} {reason}"));
@@ -227,8 +245,12 @@ impl Call {
         let restarts = agreed.ice.as_ref().zip(before).is_some_and(|(ice, before)| ice.ufrag != before);
         let servers = cx.account.relays.servers(cx.now);
         if restarts && let Some(flow) = &mut self.flow {
+            // Theirs does what ours was to do.
+            (self.restart_due, self.restart_offer_due) = (false, false);
+            self.repair.restart_at = self.repair.restart_at.map(|at| at.max(cx.now + ANSWERED_RESTART));
+            let interfaces = self.hop.map(|hop| cx.account.media_interfaces(hop, self.from_address));
             flow.agent_mut().set_servers(servers);
-            flow.agent_mut().restart(cx.now, None);
+            flow.agent_mut().restart(cx.now, interfaces);
             self.pending = Some(Pending::AnswerAfterGathering(Box::new(offer)));
             return;
         }
@@ -300,8 +322,13 @@ impl Call {
     /// Our half of ICE is new (restart): the offer or the answer that waited for it leaves.
     pub(crate) fn regathered(&mut self, cx: &mut Cx<'_>) {
         self.selected.clear();
+        self.repair.late_at = None;
         let Some(dialog) = self.dialog else { return };
         match self.pending.take() {
+            // No network at all: when there is one again, or a little later.
+            Some(Pending::RestartGathering) if self.has_no_candidates() => {
+                self.repair.restart_at = Some(cx.now + NO_NETWORK);
+            }
             Some(Pending::RestartGathering) => self.send_reoffer(cx, dialog, Pending::Restart, false),
             Some(Pending::AnswerAfterGathering(offer)) => match negotiate::judge_offer(&offer, self.srtp) {
                 Ok(agreed) => self.answer_reoffer(cx, dialog, *offer, agreed, None),
@@ -311,23 +338,14 @@ impl Call {
         }
     }
 
-    /// The addresses of this host changed. If the one that media leaves from is gone, ICE starts again (RFC 8445 §9).
-    pub(super) fn network_changed(&mut self, cx: &mut Cx<'_>) {
-        let here = |address: &SocketAddr| address.ip().is_loopback() || cx.account.interfaces.contains(&address.ip());
-        let candidates = self.local.iter().flat_map(|local| &local.candidates);
-        let gone = candidates.filter(|c| c.kind == ice::CandidateType::Host).any(|candidate| !here(&candidate.addr));
-        // Without host candidates (policy) only the base of the path tells, and that is what `related` hides: restart.
-        let hidden = self.policy != PathPolicy::All;
-        if self.is_confirmed() && (gone || hidden) {
-            self.restart_due = true;
-            self.next_offer(cx);
-        }
-    }
-
     /// Asks for a hold or takes it back.
     pub(crate) fn hold(&mut self, cx: &mut Cx<'_>, held: bool) {
         self.hold_due = (self.wishes.held != held).then_some(held);
         self.next_offer(cx);
+    }
+
+    fn has_no_candidates(&self) -> bool {
+        self.local.as_ref().is_none_or(|local| local.candidates.is_empty())
     }
 
     /// Whether the user may still do something with the call.

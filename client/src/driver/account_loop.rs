@@ -34,6 +34,8 @@ use crate::api::{CallChange, Command, EngineChange, EventBody};
 use crate::core::{Core, Input, ListenerId, Output, RecordKind, SocketId, StreamError, StreamId, TlsRequest};
 use crate::sentence::sentence;
 
+/// Failed datagrams remembered in one turn: one per path is enough.
+const FAILED_SENDS_MAX: usize = 32;
 /// Outputs carried out before other tasks get a turn: a call makes a handful per packet.
 const BUDGET: usize = 256;
 /// Inputs taken before the timer is looked at again.
@@ -64,6 +66,8 @@ pub struct AccountLoop {
     /// Answers that were known at once: fed back before waiting.
     immediate: VecDeque<PipeEvent>,
     immediate_sockets: VecDeque<Immediate>,
+    /// Datagrams that could not be sent, for the core to hear of.
+    failed_sends: VecDeque<(SocketId, SocketAddr, String)>,
     deadline: Option<Instant>,
     worst_delay: Duration,
     stopped: bool,
@@ -112,6 +116,7 @@ impl AccountLoop {
             sound: parts.sound,
             immediate: VecDeque::new(),
             immediate_sockets: VecDeque::new(),
+            failed_sends: VecDeque::new(),
             deadline: None,
             worst_delay: Duration::ZERO,
             stopped: false,
@@ -260,6 +265,7 @@ impl AccountLoop {
                 let answer = translate::answer(answer);
                 self.core.handle_input(now, Input::Resolved { id: crate::core::ResolveId(id), answer });
             }
+            PipeEvent::Woken => self.core.handle_input(now, Input::Woken),
             PipeEvent::Interfaces(addresses) => self.core.handle_input(now, Input::Interfaces(addresses)),
         }
     }
@@ -329,7 +335,9 @@ impl AccountLoop {
             match self.core.poll_output() {
                 Output::Timeout(at) => {
                     self.deadline = at;
-                    if let Some(event) = self.immediate.pop_front() {
+                    if let Some((socket, to, cause)) = self.failed_sends.pop_front() {
+                        self.core.handle_input(clock::now(), Input::SendFailed { socket, to, cause });
+                    } else if let Some(event) = self.immediate.pop_front() {
                         self.input(event);
                     } else if self.immediate_sockets.is_empty() {
                         return true;
@@ -373,7 +381,7 @@ impl AccountLoop {
         }
     }
 
-    fn transmit(&self, socket: SocketId, to: SocketAddr, payload: &[u8]) {
+    fn transmit(&mut self, socket: SocketId, to: SocketAddr, payload: &[u8]) {
         let Some(pipe) = self.sockets.get(&socket) else {
             trace!(%socket, "datagram for a closed socket");
             return;
@@ -382,6 +390,10 @@ impl AccountLoop {
         // Lost like any datagram: the protocols above resend what matters.
         if let Err(error) = pipe.try_send(to, payload) {
             debug!(%socket, %to, %error, "datagram not sent");
+            // A full buffer says nothing about the way.
+            if error.kind() != std::io::ErrorKind::WouldBlock && self.failed_sends.len() < FAILED_SENDS_MAX {
+                self.failed_sends.push_back((socket, to, error.to_string()));
+            }
         }
     }
 

@@ -78,6 +78,8 @@ pub enum PipeEvent {
     },
     /// The usable addresses of this host changed.
     Interfaces(Vec<IpAddr>),
+    /// The host has slept.
+    Woken,
 }
 
 /// Why a stream ended or was never opened.

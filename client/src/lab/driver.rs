@@ -423,7 +423,8 @@ impl Sockets {
             PipeEvent::SocketFailed { .. }
             | PipeEvent::StreamOpened { .. }
             | PipeEvent::Resolved { .. }
-            | PipeEvent::Interfaces(_) => {}
+            | PipeEvent::Interfaces(_)
+            | PipeEvent::Woken => {}
         }
     }
 
