@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::firewall::Firewall;
 use super::link::Line;
 use super::tcp::Streams;
-use super::world::RealmId;
+use super::world::{Happening, RealmId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostId(pub(super) usize);
@@ -113,6 +113,8 @@ pub(super) struct Host {
     pub program: Box<dyn Program>,
     /// The deadline the program asked for last; earlier ones in the queue are stale.
     pub deadline: Option<Instant>,
+    /// What has come for a program that does not run at the moment.
+    pub frozen: Option<Vec<Happening>>,
     next_port: u16,
 }
 
@@ -131,6 +133,7 @@ impl Host {
             streams: Streams::default(),
             program,
             deadline: None,
+            frozen: None,
             next_port: 49152,
         }
     }

@@ -89,6 +89,17 @@ impl Call {
         paths.last()
     }
 
+    /// The addresses of the last path that a phone told of.
+    pub fn path_addresses(&self, phone: HostId) -> Vec<std::net::IpAddr> {
+        let program: &PhoneHost = self.town.phone_at(phone);
+        let Some(call) = first_call(program) else { return Vec::new() };
+        let paths = program.call_events(call).filter_map(|(_, change)| match change {
+            CallChange::PathChanged { path, .. } => Some(vec![path.local.address.ip(), path.remote.address.ip()]),
+            _ => None,
+        });
+        paths.last().unwrap_or_default()
+    }
+
     /// The last second of what a phone heard is the other one's tone and not its own.
     ///
     /// # Errors

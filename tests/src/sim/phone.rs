@@ -52,6 +52,8 @@ pub struct PhoneHost {
     facts: Vec<String>,
     /// What came out of the loudspeaker, 48 kHz mono.
     pub heard: BTreeMap<CallId, Vec<i16>>,
+    /// When media came in.
+    pub media_at: Vec<Instant>,
 }
 
 impl PhoneHost {
@@ -69,6 +71,7 @@ impl PhoneHost {
             log: Vec::new(),
             facts: Vec::new(),
             heard: BTreeMap::new(),
+            media_at: Vec::new(),
         };
         phone.core.handle_input(now, client::core::Input::Interfaces(vec![address]));
         phone.pump(now);
@@ -78,6 +81,24 @@ impl PhoneHost {
     pub fn command(&mut self, now: Instant, command: Command) {
         self.core.handle_input(now, client::core::Input::Command(command));
         self.pump(now);
+    }
+
+    /// The host has other addresses now; the resolver gets a socket there.
+    pub fn readdress(&mut self, now: Instant, address: IpAddr) {
+        self.address = address;
+        self.dns_ready = false;
+        self.outputs.push_back(Output::CloseSocket { id: DNS_SOCKET });
+        self.outputs.push_back(Output::OpenSocket { id: DNS_SOCKET, bind: SocketAddr::new(address, 0) });
+        self.core.handle_input(now, client::core::Input::Interfaces(vec![address]));
+        self.pump(now);
+    }
+
+    /// The longest time without a media packet since `from`, counted from the last one before it.
+    pub fn media_gap(&self, from: Instant, now: Instant) -> Duration {
+        let before = self.media_at.iter().copied().filter(|at| *at <= from).max().unwrap_or(from);
+        let after = self.media_at.iter().copied().filter(|at| *at > from).chain([now]);
+        let mut last = before;
+        after.map(|at| at.saturating_duration_since(std::mem::replace(&mut last, at))).max().unwrap_or_default()
     }
 
     /// The events of one call, with their times.
@@ -269,6 +290,11 @@ impl Program for PhoneHost {
     fn handle(&mut self, now: Instant, input: Input<'_>) {
         use client::core::Input as Core;
         let stream = |id: u64| StreamId(if id >= super::tcp::ACCEPTED_FROM { id | ACCEPTED_BIT } else { id });
+        if let Input::Datagram { payload, .. } | Input::StreamData { bytes: payload, .. } = &input
+            && is_media(payload)
+        {
+            self.media_at.push(now);
+        }
         let input = match input {
             Input::Datagram { socket: DNS_SOCKET, payload, .. } => return self.take_dns(now, payload),
             Input::SocketOpened { id: DNS_SOCKET, .. } => {
@@ -304,6 +330,19 @@ impl Program for PhoneHost {
 
     fn facts(&mut self) -> Vec<String> {
         std::mem::take(&mut self.facts)
+    }
+}
+
+/// RTP, bare or in a TURN channel or Data indication (RFC 8656 §11.6, §12.4).
+fn is_media(packet: &[u8]) -> bool {
+    let is_rtp = |bytes: &[u8]| match bytes {
+        [first, second, ..] => first >> 6 == 2 && !(200..=207).contains(second),
+        _ => false,
+    };
+    match packet {
+        [0x40..=0x4f, _, _, _, rest @ ..] => is_rtp(rest),
+        [0, 0x17, ..] => packet.windows(6).skip(20).any(|w| w[..2] == [0, 0x13] && is_rtp(&w[4..])),
+        _ => is_rtp(packet),
     }
 }
 

@@ -138,6 +138,14 @@ impl Streams {
         Step { send: vec![Packet::tcp(ends.0, ends.1, Segment::Fin)], tell: Vec::new() }
     }
 
+    /// The program has died: its streams are reset and nobody listens any more.
+    pub fn kill(&mut self) -> Step {
+        self.listeners.clear();
+        self.ends.clear();
+        let ends = std::mem::take(&mut self.streams).into_keys();
+        Step { send: ends.map(|ends| Packet::tcp(ends.0, ends.1, Segment::Reset)).collect(), tell: Vec::new() }
+    }
+
     /// Ends every stream of a local address that is gone.
     pub fn drop_local(&mut self, gone: std::net::IpAddr) -> Step {
         let lost: Vec<Ends> = self.streams.keys().filter(|(local, _)| local.ip() == gone).copied().collect();

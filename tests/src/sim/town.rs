@@ -9,7 +9,7 @@ use client::api::{
 use client::lab::{WallClock, mras, provisioning, proxy, registrar, relay};
 
 use super::cell::add_relay;
-use super::clock::secs;
+use super::clock::{self, secs};
 use super::edge::{DOMAIN, EdgeHost, RELAY_NAME, RelayHost};
 use super::host::HostId;
 use super::phone::{PhoneHost, UNIX_START};
@@ -28,6 +28,8 @@ pub struct Town {
     pub relay: HostId,
     /// A second relay that never answers, if it was asked for.
     pub mute: Option<HostId>,
+    /// A second relay that works, if it was asked for.
+    pub spare: Option<HostId>,
 }
 
 /// What is not as usual in a town.
@@ -38,11 +40,13 @@ pub struct Options {
     pub credential_minutes: u32,
     /// A second relay is offered, which never answers.
     pub with_mute_relay: bool,
+    /// A second relay is offered, which works.
+    pub with_spare_relay: bool,
 }
 
 impl Options {
     pub fn new(seed: u64) -> Self {
-        Self { seed, credential_minutes: 480, with_mute_relay: false }
+        Self { seed, credential_minutes: 480, with_mute_relay: false, with_spare_relay: false }
     }
 }
 
@@ -55,16 +59,16 @@ impl Town {
     pub fn with(options: Options) -> Self {
         let mut sim = Sim::new(options.seed);
         let (now, seeds) = (sim.now, [sim.seed(), sim.seed()]);
-        let relay = sim.host("relay", &public(), |address| {
-            let mut config = relay::Config::new(DOMAIN, address, (now, UNIX_START.as_secs()));
-            config.secrets.push(ice::Secret::new(RELAY_SECRET));
-            RelayHost::with(now, address, config, seeds[0])
-        });
+        let relay = sim.host("relay", &public(), |address| relay_program(now, address, seeds[0]));
         let relay_address = sim.address(relay);
         let mute = options.with_mute_relay.then(|| {
             let mute = add_relay(&mut sim, "mute");
             sim.with(mute, |relay: &mut RelayHost, _| relay.relay().faults().is_mute = true);
             mute
+        });
+        let spare = options.with_spare_relay.then(|| {
+            let seed = sim.seed();
+            sim.host("spare", &public(), |address| relay_program(now, address, seed))
         });
         let mut config = proxy_config(now);
         config.mras.minutes = options.credential_minutes;
@@ -72,8 +76,24 @@ impl Town {
             let host = sim.address(mute).to_string();
             config.mras.relays.insert(0, mras::RelayEntry { host, ..config.mras.relays[0].clone() });
         }
+        if let Some(spare) = spare {
+            let host = sim.address(spare).to_string();
+            config.mras.relays.push(mras::RelayEntry { host, ..config.mras.relays[0].clone() });
+        }
         let edge = sim.host("edge", &public(), |address| EdgeHost::new(address, relay_address, config, seeds[1]));
-        Self { sim, edge, relay, mute }
+        Self { sim, edge, relay, mute, spare }
+    }
+
+    /// The relay starts again after it was killed, and remembers nothing.
+    pub fn restart_relay(sim: &mut Sim, relay: HostId) {
+        let (now, address, seed) = (sim.now, sim.address(relay), sim.seed());
+        sim.start(relay, relay_program(now, address, seed));
+    }
+
+    /// Name server, registrar and proxy start again after they were killed, and remember nothing.
+    pub fn restart_edge(sim: &mut Sim, edge: HostId, relay: HostId) {
+        let (seed, address, relay) = (sim.seed(), sim.address(edge), sim.address(relay));
+        sim.start(edge, EdgeHost::new(address, relay, proxy_config(clock::epoch()), seed));
     }
 
     /// A phone with an account of the town, not registered yet.
@@ -171,6 +191,13 @@ pub fn account(user: &str, transport: TransportChoice, hz: f32) -> AccountConfig
         auto_answer: Some(AutoAnswer { after_ms: 1000, options: AnswerOptions::default() }),
         ..AccountConfig::default()
     }
+}
+
+fn relay_program(now: std::time::Instant, address: std::net::IpAddr, seed: [u8; 32]) -> RelayHost {
+    let wall = (clock::epoch(), UNIX_START.as_secs());
+    let mut config = relay::Config::new(DOMAIN, address, wall);
+    config.secrets.push(ice::Secret::new(RELAY_SECRET));
+    RelayHost::with(now, address, config, seed)
 }
 
 fn password(user: &str) -> String {

@@ -2,6 +2,8 @@
 //!
 //! A *realm* is a network in which addresses are unique: the Internet is the outermost one, every NAT has one inside.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -55,7 +57,7 @@ struct Edge {
     firewall: Firewall,
 }
 
-enum Happening {
+pub(super) enum Happening {
     /// A packet comes off a host's line into its realm.
     Enter(RealmId, Packet),
     Deliver(HostId, Packet),
@@ -298,6 +300,7 @@ impl Sim {
     fn step(&mut self) {
         let Some((at, happening)) = self.queue.pop() else { return };
         self.now = self.now.max(at);
+        let Some(happening) = self.keep_for_later(happening) else { return };
         match happening {
             Happening::Enter(realm, packet) => self.route(realm, packet, false),
             Happening::Deliver(host, packet) => self.deliver(host, packet),
@@ -328,6 +331,10 @@ impl Sim {
 
     fn send(&mut self, host: HostId, packet: Packet) {
         let (now, realm) = (self.now, self.hosts[host.0].realm);
+        if !self.hosts[host.0].addresses.contains(&packet.from.ip()) {
+            self.trace.packet(now, "sent from an address that is gone", &packet);
+            return;
+        }
         if self.hosts[host.0].addresses.contains(&packet.to.ip()) {
             self.queue.push(now, Happening::Deliver(host, packet));
             return;
