@@ -182,10 +182,12 @@ mod tests {
         let mut rng = ChaCha20Rng::from_seed([1; 32]);
         let mut pings = Pings::new(epoch(), None, false, &mut rng);
         let first = pings.deadline();
-        assert!((96..=120).contains(&(first - epoch()).as_secs()));
+        assert_eq!(first, epoch() + FIRST_PING, "whoever answers is known early");
         assert_eq!(pings.handle_timeout(first), PingVerdict::Ping);
         let second = pings.deadline();
+        assert!((96..=120).contains(&(second - first).as_secs()));
         assert_eq!(pings.handle_timeout(second), PingVerdict::Ping, "no pong was promised");
+        assert!(!pings.ask(second, Duration::from_secs(1)), "nobody is asked who is not known to answer");
         pings.pong();
         let third = pings.deadline();
         assert_eq!(pings.handle_timeout(third), PingVerdict::Ping);
