@@ -276,7 +276,7 @@ fn a_lost_allocation_is_told_by_437_and_441_whatever_was_asked() {
 #[test]
 fn a_server_that_changed_its_realm_is_answered_in_the_new_one() {
     let mut rig = Rig::allocated(ServerTransport::Tcp, 600);
-    rig.run(Duration::from_secs(540));
+    rig.run(Duration::from_mins(9));
     let refresh = rig.request(Method::REFRESH);
     let list = [Attribute::ErrorCode(401, ""), Attribute::Realm(b"other.example.test"), Attribute::Nonce(b"nonce9")];
     rig.answer(&refresh, Class::Error, &list, false);
@@ -290,7 +290,7 @@ fn a_server_that_changed_its_realm_is_answered_in_the_new_one() {
 fn an_allocation_that_is_not_renewed_serves_until_its_lifetime_is_over() {
     for code in [401, 403] {
         let mut rig = Rig::allocated(ServerTransport::Tcp, 600);
-        rig.run(Duration::from_secs(540));
+        rig.run(Duration::from_mins(9));
         let refresh = rig.request(Method::REFRESH);
         rig.challenge(&refresh, code, b"nonce1");
         let Some(Event::Ending(error)) = rig.events.pop() else { panic!("case {code}") };
