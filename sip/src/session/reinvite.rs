@@ -205,12 +205,6 @@ impl Endpoint {
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.learn_peer(&request.headers);
-        if session.retry.take().is_some() {
-            // Ours was to be made again after a 491: what it says may be outdated by this one.
-            let reason = "the peer was changing the session".to_owned();
-            self.emit(Event::ReofferFailed { dialog: id, status: 491, reason });
-        }
-        let Some(session) = self.sessions.get_mut(&id) else { return };
         let repeated = sdp.is_some() && sdp == session.remote_sdp;
         let local = session.local_sdp.clone();
         session.incoming = Some(IncomingOffer { tx, request: request.clone(), sdp: sdp.clone() });
