@@ -255,10 +255,10 @@ fn invalid(what: &'static str, value: &str) -> CandidateError {
 }
 
 fn parse_foundation(field: &str) -> Result<String, CandidateError> {
-    let ice_chars = field.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
-    // Lync and some SBCs go beyond the alphabet or the length; equality is all we need of it.
-    // A colon would be taken for the end of the attribute's name the next time.
-    if field.is_empty() || field.len() > 64 || field.contains(':') || !(ice_chars || field.is_ascii()) {
+    // Lync and some SBCs go beyond the alphabet or the length; equality is all we need of it. A colon would be taken for the
+    // end of the attribute's name the next time, and a control character for a space.
+    let is_plain = field.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+    if field.is_empty() || field.len() > 64 || !is_plain {
         return Err(invalid("foundation", field));
     }
     Ok(field.to_owned())
