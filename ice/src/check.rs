@@ -281,8 +281,8 @@ impl Session {
         match check.purpose {
             Purpose::Connectivity if check.is_cancelled => {} // its successor decides
             Purpose::Connectivity | Purpose::Nomination => self.pair_failed(cx, check.pair, cause),
-            Purpose::Hope => {}
-            Purpose::Consent => {} // only time or a 403 ends consent (RFC 7675 §5.1)
+            // Only time or a 403 ends consent (RFC 7675 §5.1).
+            Purpose::Hope | Purpose::Consent => {}
         }
     }
 

@@ -22,7 +22,6 @@ const STANDBY_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Freshness of one valid pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_field_names, reason = "instants are named so everywhere")]
 pub(crate) struct Consent {
     pub next_at: Instant,
     pub expires_at: Instant,

@@ -44,6 +44,7 @@ enum Via {
 
 /// One allocation and how it is reached.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub(crate) struct Relay {
     pub server: ServerId,
     pub component: Component,

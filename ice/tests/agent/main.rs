@@ -7,6 +7,8 @@
     clippy::similar_names,
     clippy::struct_excessive_bools,
     clippy::wildcard_enum_match_arm,
+    clippy::unchecked_time_subtraction,
+    clippy::match_same_arms,
     reason = "a test may stop where it is surprised; caller and callee are words"
 )]
 
