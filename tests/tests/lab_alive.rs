@@ -13,7 +13,7 @@ use tests::lab::media_path::{Reader, Rtp};
 use tests::lab::nat::NatKind;
 use tests::lab::network::{Host, Plan};
 use tests::lab::phone::Phone;
-use tests::lab::run::tool;
+use tests::lab::run::{tool, wall_clock};
 use tests::lab::servers::{NetLab, Offer, Service};
 use tests::lab::skip;
 use tests::lab::speech::{likeness, spoken};
@@ -183,7 +183,7 @@ fn run(fault: &Fault) -> Result<u64, String> {
     let outcome = (|| {
         phone.event("announced", STEP)?;
         wait(&mut phone, SETTLED);
-        let from = SystemTime::now();
+        let from = wall_clock();
         (fault.act)(&lab, &mut phone)?;
         let status = phone.process.wait_exit(STEP + AFTER)?;
         if !status.success() {

@@ -84,10 +84,9 @@ impl Call {
         let Some(text) = self.write_offer(announce) else { return };
         match cx.account.reinvite(cx.now, dialog, &text) {
             Ok(()) => self.pending = Some(pending),
-            // The peer's own change, or a refresh, is under way.
-            Err(CommandError::OfferPending(_)) => self.postpone_offer(cx, &pending),
-            // The connection is being replaced: when it is there, `signalling_is_back`.
-            Err(CommandError::NoFlow(_)) => self.postpone_offer(cx, &pending),
+            // The peer's own change, or a refresh, is under way; or the connection is being replaced: when it is
+            // there, `signalling_is_back`.
+            Err(CommandError::OfferPending(_) | CommandError::NoFlow(_)) => self.postpone_offer(cx, &pending),
             Err(error) => self.warn(cx, format!("the re-INVITE could not be sent: {error}")),
         }
     }

@@ -26,8 +26,10 @@ fn talk(net: &mut Net, hosts: [usize; 2], time: Duration) {
 fn gap(net: &Net, host: usize, from: Duration) -> Duration {
     let times: Vec<Duration> = net.hosts[host].data.iter().map(|(at, ..)| *at).filter(|at| *at >= from).collect();
     let last = times.last().copied().unwrap_or(from);
-    let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
-    pauses.chain([times.first().map_or(Duration::MAX, |at| *at - from), net.now - net.start - last]).max().unwrap()
+    let pauses = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+    let before_first = times.first().map_or(Duration::MAX, |at| at.saturating_sub(from));
+    let after_last = net.now.duration_since(net.start).saturating_sub(last);
+    pauses.chain([before_first, after_last]).max().unwrap()
 }
 
 /// A call that has been promoted and has its standbys.

@@ -34,7 +34,7 @@ pub fn now() -> Instant {
 
 /// The clock of captures: only to compare with what they say.
 #[expect(clippy::disallowed_methods, reason = "captures have no other time")]
-fn wall_clock() -> SystemTime {
+pub fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 

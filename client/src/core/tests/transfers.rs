@@ -176,7 +176,9 @@ fn a_redirected_call_goes_where_it_was_sent() {
 
 #[test]
 fn redirections_in_a_circle_without_a_contact_or_away_from_tls_end_the_call() {
-    let cases: [(&str, &str, fn(usize) -> String, usize); 4] = [
+    /// Its name, whom it calls, the Contact of the n-th answer, the number of INVITEs.
+    type Case = (&'static str, &'static str, fn(usize) -> String, usize);
+    let cases: [Case; 4] = [
         ("to itself", "sip:bob@192.0.2.50", |_| "<sip:bob@192.0.2.50>".to_owned(), 1),
         ("to and fro", "sip:bob@192.0.2.50", |n| format!("<sip:bob{}@192.0.2.50>", n % 2), 3),
         ("without end", "sip:bob@192.0.2.50", |n| format!("<sip:bob{n}@192.0.2.50>"), 6),

@@ -601,7 +601,9 @@ pub fn config(servers: Vec<Server>) -> Config {
 
 fn brief(event: &Event) -> Option<String> {
     match event {
-        Event::Gathered { .. } | Event::ServerProbed { .. } | Event::PairValid { .. } => None,
+        Event::Gathered { .. } | Event::ServerProbed { .. } | Event::PairValid { .. } | Event::LateCandidate { .. } => {
+            None
+        }
         Event::RemoteReached { .. } => Some("reached".to_owned()),
         Event::PathChanged { component, path, cause, .. } => Some(format!("{component} {path} {cause:?}")),
         Event::Concluded { announce, .. } => Some(format!("concluded, announce {announce}")),
@@ -612,7 +614,6 @@ fn brief(event: &Event) -> Option<String> {
         Event::PathDead { component, trouble, .. } => Some(format!("{component} dead: {trouble}")),
         Event::PathAlive { component, .. } => Some(format!("{component} alive")),
         Event::MediaGap { length, .. } => Some(format!("gap of {} s", length.as_secs())),
-        Event::LateCandidate { .. } => None,
         Event::BetterPossible => Some("something better may be possible".to_owned()),
         Event::Closed => Some("closed".to_owned()),
     }
