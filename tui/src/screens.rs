@@ -147,6 +147,7 @@ fn candidate(kind: CandidateKind, address: &str, relay: Option<RelayTransport>) 
         address: address.parse().unwrap(),
         related: None,
         relay,
+        tcp: None,
         priority: 2_130_706_431,
     }
 }

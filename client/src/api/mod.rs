@@ -20,7 +20,7 @@ pub use ids::{AccountId, CallId};
 pub use snapshot::{AccountSnapshot, CallSnapshot, HISTORY_MAX, HistoryEntry, Phase, PhaseClock, PhaseState, Snapshot};
 pub use view::{
     CallState, CallStats, CandidateKind, CandidateView, Component, Direction, IceReport, PairState, PairView, PathView,
-    RelayTransport, RttOrigin, ServerOutcome, Transport,
+    RelayTransport, RttOrigin, ServerOutcome, TcpType, Transport,
 };
 
 /// How media may travel, applied before candidates are pruned.

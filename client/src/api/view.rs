@@ -73,7 +73,19 @@ pub struct CandidateView {
     pub address: SocketAddr,
     pub related: Option<SocketAddr>,
     pub relay: Option<RelayTransport>,
+    /// A host candidate over TCP (RFC 6544 §4): which end connects. Missing for UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpType>,
     pub priority: u32,
+}
+
+/// RFC 6544 §4.5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TcpType {
+    Active,
+    Passive,
+    SimultaneousOpen,
 }
 
 /// A path, written local-remote: `host-srflx`, `relay(tls)-host`.

@@ -27,8 +27,9 @@ pub const CALL: CallId = CallId(1);
 const CREDENTIALS_LIMIT: Duration = Duration::from_secs(2);
 /// After a file has been played the last of it is still on its way.
 const TAIL: Duration = Duration::from_millis(300);
-/// How long ending a call may take before the engine is shut down anyway.
-const HANGUP_LIMIT: Duration = Duration::from_secs(2);
+/// How long ending a call may take before the engine is shut down anyway: a relay that died in mid-call is asked for two
+/// seconds to free what it held, and only then the call has ended.
+const HANGUP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What to do in the call.
 #[derive(Debug, Clone)]

@@ -67,6 +67,12 @@ pub(crate) fn candidate(candidate: &ice::Candidate, relay: Option<ice::ServerTra
         address: candidate.addr,
         related: candidate.related,
         relay: relay.map(relay_transport),
+        tcp: match candidate.transport {
+            ice::CandidateTransport::Udp => None,
+            ice::CandidateTransport::Tcp(ice::TcpType::Active) => Some(api::TcpType::Active),
+            ice::CandidateTransport::Tcp(ice::TcpType::Passive) => Some(api::TcpType::Passive),
+            ice::CandidateTransport::Tcp(ice::TcpType::SimultaneousOpen) => Some(api::TcpType::SimultaneousOpen),
+        },
         priority: candidate.priority,
     }
 }

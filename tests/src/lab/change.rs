@@ -11,9 +11,9 @@ impl Network {
     pub fn readdress(&self, host: Host, address: &str) -> Result<(), String> {
         let namespace = self.host(host);
         let gateway = gateway(&namespace.ip(&["-4", "route", "show", "default"])?);
-        namespace.ip_batch(&format!(
-            "-4 addr flush dev eth0\naddr add {address}/24 dev eth0\nroute replace default via {gateway}\n"
-        ))
+        // A batch takes no options, and its flush would take the IPv6 addresses along.
+        namespace.ip(&["-4", "addr", "flush", "dev", "eth0"])?;
+        namespace.ip_batch(&format!("addr add {address}/24 dev eth0\nroute replace default via {gateway}\n"))
     }
 
     /// A router gets a new public address, and with it every mapping is lost.

@@ -194,7 +194,8 @@ impl NetLab {
         let ready = |line: &str| {
             ["credentials-received", "credentials-failed", "\"mras_uri\":null"].iter().any(|word| line.contains(word))
         };
-        bot.phone.process.wait_line("relay credentials", REGISTERED, ready)?;
+        let line = bot.phone.process.wait_line("relay credentials", REGISTERED, ready)?;
+        await_probes(&mut bot.phone, &line)?;
         let talk = format!("{}ms", plan.talk.as_millis());
         let to = aor(plan.callee);
         let caller = ["call", &to, "--json", "--play", &says, "--record", &recordings[0], "--duration", &talk];
@@ -312,6 +313,20 @@ impl Wire {
             ..end
         }
     }
+}
+
+/// A phone that has been registered for a while knows which of its relays answer, over UDP and over TCP: a call that comes
+/// in its first half second would measure that search instead.
+fn await_probes(bot: &mut Phone, credentials: &str) -> Result<(), String> {
+    let event: Value = serde_json::from_str(credentials).map_err(|error| format!("{error} in {credentials}"))?;
+    let relays = event["relays"].as_array().map_or(0, Vec::len);
+    let mut probed = BTreeSet::new();
+    while probed.len() < relays * 2 {
+        let is_next = |line: &str| line.contains("\"event\":\"relay-probed\"") && !probed.contains(line);
+        let line = bot.process.wait_line("probe of a relay", REGISTERED, is_next)?;
+        probed.insert(line);
+    }
+    Ok(())
 }
 
 /// Adds packets that a TLS connection hides at the end itself.

@@ -28,7 +28,9 @@ fn lines<'a>(candidates: &[CandidateView], selected: Option<&CandidateView>, the
     if candidates.is_empty() {
         return vec![Line::styled(" none yet", theme.dim)];
     }
-    candidates.iter().map(|candidate| candidate_line(candidate, selected, theme)).collect()
+    // Host candidates over TCP are many and the last resort before relays over TCP: they come last in a low pane.
+    let (tcp, rest): (Vec<_>, Vec<_>) = candidates.iter().partition(|candidate| candidate.tcp.is_some());
+    rest.into_iter().chain(tcp).map(|candidate| candidate_line(candidate, selected, theme)).collect()
 }
 
 fn candidate_line<'a>(candidate: &CandidateView, selected: Option<&CandidateView>, theme: &Theme) -> Line<'a> {
@@ -46,7 +48,7 @@ fn component(component: Component) -> &'static str {
     }
 }
 
-/// `host`, `relay(tls)`.
+/// `host`, `host(tcp)`, `relay(tls)`.
 fn kind(candidate: &CandidateView) -> String {
     let kind = match candidate.kind {
         CandidateKind::Host => "host",
@@ -54,6 +56,9 @@ fn kind(candidate: &CandidateView) -> String {
         CandidateKind::Prflx => "prflx",
         CandidateKind::Relay => "relay",
     };
+    if candidate.tcp.is_some() {
+        return format!("{kind}(tcp)");
+    }
     candidate.relay.map_or_else(|| kind.to_owned(), |relay| format!("{kind}({})", relay_transport(relay)))
 }
 

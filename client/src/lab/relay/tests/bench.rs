@@ -245,6 +245,8 @@ impl Bench {
                 }
             },
             ClientOutput::Event(Event::Data { peer, payload }) => self.clients[me].data.push((peer, payload)),
+            // Said after every Refresh that was answered: no news.
+            ClientOutput::Event(Event::Alive) => {}
             ClientOutput::Event(event) => {
                 let is_redirected = matches!(event, Event::Redirected { .. });
                 self.clients[me].events.push(event);
