@@ -245,8 +245,8 @@ impl Bench {
                 }
             },
             ClientOutput::Event(Event::Data { peer, payload }) => self.clients[me].data.push((peer, payload)),
-            // Said after every Refresh that was answered: no news.
-            ClientOutput::Event(Event::Alive) => {}
+            // `Alive` is said after every Refresh that was answered: no news.
+            ClientOutput::Event(Event::Alive) | ClientOutput::Timeout(_) => {}
             ClientOutput::Event(event) => {
                 let is_redirected = matches!(event, Event::Redirected { .. });
                 self.clients[me].events.push(event);
@@ -254,7 +254,6 @@ impl Bench {
                     self.reopen(me);
                 }
             }
-            ClientOutput::Timeout(_) => {}
         }
     }
 
